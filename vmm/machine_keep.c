@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What of a machine goes on in another process: its devices' descriptors. */
+#include <errno.h>
+
+#include "devices/virtio/virtio_pci.h"
+#include "vfio/vfio_pci.h"
+#include "vmm/machine_private.h"
+
+static int keep_device(const struct machine_device *device, struct kept *kept, bool paused,
+		       struct error *err)
+{
+	struct virtio_device *dev = virtio_pci_device(device->fn);
+
+	if (vfio_pci_is(device->fn))
+		return vfio_pci_keep(device->fn, kept, paused, err);
+	return dev && dev->ops->keep ? dev->ops->keep(dev, kept, paused, err) : 0;
+}
+
+int machine_keep(struct machine *machine, struct kept *kept, bool paused, struct error *err)
+{
+	int r = 0;
+
+	if (!paused && machine->iommufd)
+		r = machine->iommufd->ops->keep(machine->iommufd, kept, err);
+	for (const struct machine_device *d = machine->devices; !r && d; d = d->next)
+		if (!d->ejected)
+			r = keep_device(d, kept, paused, err);
+	return r;
+}
+
+/* A device that cannot be gone on with is lost, not the VM. */
+static void own_device(struct machine *machine, struct machine_device *device)
+{
+	const struct machine_callbacks *callbacks = &machine->env.callbacks;
+	struct error err = ERROR_INIT;
+
+	if (!vfio_pci_is(device->fn))
+		return;
+	if (vfio_pci_own(device->fn, &err))
+		callbacks->device_lost(callbacks->opaque, device->id, err.message);
+	else
+		machine_make_movable(machine, device->id, &device->movable);
+}
+
+void machine_own(struct machine *machine)
+{
+	struct error err = ERROR_INIT;
+
+	if (!machine->host.kept)
+		return;
+	machine->host.kept = NULL;
+	if (machine->iommufd && machine->iommufd->ops->own(machine->iommufd, &err))
+		log_error(machine->env.log, "live update", &err);
+	for (struct machine_device *d = machine->devices; d; d = d->next)
+		if (!d->ejected)
+			own_device(machine, d);
+	machine_hold_serial(machine, false);
+}
+
+static int hold_devices(struct machine *machine, bool hold, struct error *err)
+{
+	int r = 0;
+
+	for (const struct machine_device *d = machine->devices; d; d = d->next) {
+		struct error why = ERROR_INIT;
+
+		if (d->ejected || !vfio_pci_is(d->fn) || !vfio_pci_hold(d->fn, hold, &why))
+			continue;
+		if (err && !r)
+			*err = why;
+		r = r ? r : why.code;
+	}
+	return r;
+}
+
+int machine_hold_host(struct machine *machine, bool hold, struct error *err)
+{
+	if (hold == machine->held)
+		return 0;
+	machine->held = hold;
+	machine_hold_serial(machine, hold);
+	return hold_devices(machine, hold, err);
+}
+
+bool machine_has_virtio(const struct machine *machine, unsigned int type)
+{
+	for (const struct machine_device *d = machine->devices; d; d = d->next) {
+		const struct virtio_device *dev = d->ejected ? NULL : virtio_pci_device(d->fn);
+
+		if (dev && dev->type == type)
+			return true;
+	}
+	return false;
+}
+
+bool machine_has_vfio(const struct machine *machine)
+{
+	for (const struct machine_device *d = machine->devices; d; d = d->next)
+		if (!d->ejected && vfio_pci_is(d->fn))
+			return true;
+	return false;
+}
