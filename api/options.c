@@ -303,11 +303,12 @@ static int apply_plugins(struct ferry_options *o, const char *value, struct erro
 		append((void **)&o->plugins, o->plugin_count, sizeof(*path), "--plugins", err);
 	int r = path ? set_string(path, "--plugins", value, OPTION_PATH_MAX, err) : -EINVAL;
 
-	if (!r)
-		o->plugin_count++;
-	if (!r && **path != '/')
-		r = option_error(err, "--plugins: %.80s: must be absolute", value);
-	return r;
+	if (r)
+		return r;
+	o->plugin_count++;
+	if (*value != '/')
+		return option_error(err, "--plugins: %.80s: must be absolute", value);
+	return 0;
 }
 
 static int apply_help(struct ferry_options *o, const char *value, struct error *err)

@@ -7,6 +7,7 @@
 #include "migration/arriving.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -170,8 +171,9 @@ static int discard(struct arriving *a, const struct guest_memory_region *ram, ui
 		nanosleep(&(struct timespec){ .tv_nsec = 1000000L << i }, NULL);
 	}
 	return error_set(err, EBUSY,
-			 "postcopy: the kernel keeps stale pages at 0x%llx, part of a huge page",
-			 (unsigned long long)(ram->gpa + page * GUEST_PAGE_SIZE));
+			 "postcopy: the kernel keeps stale pages at 0x%" PRIx64
+			 ", part of a huge page",
+			 ram->gpa + page * GUEST_PAGE_SIZE);
 }
 
 int arriving_expect(void *opaque, uint64_t gpa, uint64_t len, struct error *err)

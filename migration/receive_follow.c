@@ -4,6 +4,7 @@
  * and makes them anew; it never touches RAM, for what it does others wait for.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdlib.h>
 
@@ -99,8 +100,10 @@ static int send_missing(struct migration_receive *receive, struct error *err)
 	unsigned int region = 0;
 	uint64_t page = 0;
 	bool last = false;
-	int r = list ? 0 : error_set_errno(err, ENOMEM, "postcopy");
+	int r = 0;
 
+	if (!list)
+		return error_set_errno(err, ENOMEM, "postcopy");
 	while (!r && !last) {
 		struct frame frame = { .type = FRAME_MISSING };
 		struct iovec iov;
@@ -197,8 +200,8 @@ static void look_after(struct follow *f)
 	int r = receive_pages_error(receive, &why);
 
 	if (!r && now - f->heard_ms > 3 * stall_ms)
-		r = error_set(&why, ETIMEDOUT, "the source was silent for %llu ms",
-			      (unsigned long long)(3 * stall_ms));
+		r = error_set(&why, ETIMEDOUT, "the source was silent for %" PRIu64 " ms",
+			      3 * stall_ms);
 	if (!r && now - f->pinged_ms >= stall_ms / 4) {
 		f->pinged_ms = now;
 		r = channel_send(receive->control,

@@ -63,9 +63,12 @@ static void lie(bool flood)
 {
 	struct plugin_message m = { .magic = PLUGIN_MAGIC, .type = PLUGIN_SAVE, .len = 1U << 31 };
 
-	do
-		send(PLUGIN_CONTROL_FD, &m, sizeof(m) - !flood, MSG_NOSIGNAL | MSG_DONTWAIT);
-	while (flood);
+	if (!flood) {
+		send(PLUGIN_CONTROL_FD, &m, sizeof(m) - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+		return;
+	}
+	for (;;)
+		send(PLUGIN_CONTROL_FD, &m, sizeof(m), MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 static int misbehave(const char *function)

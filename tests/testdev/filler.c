@@ -2,6 +2,7 @@
 /* State for figures: as much as asked for, with a pattern that shows where a page belongs
  * and how old it is, and some of it changing while the device runs. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -147,8 +148,7 @@ int testdev_filler_load(struct testdev *t, uint64_t offset, const uint8_t *data,
 		memcpy(page, data + at, TESTDEV_PAGE);
 		f->generations += page[0] - before;
 		if (check_page(page, (offset + at) / TESTDEV_PAGE)) {
-			testdev_log(t, "filler at 0x%llx is none",
-				    (unsigned long long)(offset + at));
+			testdev_log(t, "filler at 0x%" PRIx64 " is none", offset + at);
 			return EINVAL;
 		}
 	}

@@ -31,31 +31,41 @@ static void *symbol(void *object, const char *path, const char *name, struct rea
 	return found;
 }
 
-static int load(struct plugin *p, struct reason *why)
+/* NULL: *why says what is wrong with the object. */
+static const VFIOMigrationPluginOps *load(struct plugin *p, struct reason *why)
 {
+	const VFIOMigrationPluginOps *ops;
 	VFIOLMPluginGetVersion get_version;
 	VFIOLMPluginGetOps get_ops;
 	void *object = dlopen(p->path, RTLD_NOW | RTLD_LOCAL);
 	int version;
 
-	if (!object)
-		return reason_set(why, "it cannot be loaded: %s", dlerror());
+	if (!object) {
+		reason_set(why, "it cannot be loaded: %s", dlerror());
+		return NULL;
+	}
 	/* Data and functions are one kind of pointer to dlsym. */
 	*(void **)&get_version = symbol(object, p->path, "vfio_lm_get_plugin_version", why);
 	*(void **)&get_ops = symbol(object, p->path, "vfio_lm_get_plugin_ops", why);
 	if (!get_version || !get_ops)
-		return -1;
+		return NULL;
 	version = get_version();
-	if (version != VFIO_LM_PLUGIN_API_VERSION)
-		return reason_set(why, "it is a plugin of version %d, where %d is needed", version,
-				  VFIO_LM_PLUGIN_API_VERSION);
-	p->ops = get_ops();
-	if (!p->ops)
-		return reason_set(why, "its vfio_lm_get_plugin_ops() returned NULL");
-	if (!p->ops->init || !p->ops->save || !p->ops->load || !p->ops->update_pending ||
-	    !p->ops->set_state || !p->ops->get_state)
-		return reason_set(why, "it lacks one of its functions");
-	return 0;
+	if (version != VFIO_LM_PLUGIN_API_VERSION) {
+		reason_set(why, "it is a plugin of version %d, where %d is needed", version,
+			   VFIO_LM_PLUGIN_API_VERSION);
+		return NULL;
+	}
+	ops = get_ops();
+	if (!ops) {
+		reason_set(why, "its vfio_lm_get_plugin_ops() returned NULL");
+		return NULL;
+	}
+	if (!ops->init || !ops->save || !ops->load || !ops->update_pending || !ops->set_state ||
+	    !ops->get_state) {
+		reason_set(why, "it lacks one of its functions");
+		return NULL;
+	}
+	return ops;
 }
 
 static int call_init(struct plugin *p, struct plugin_message *m, struct reason *why)
@@ -72,7 +82,8 @@ static int call_init(struct plugin *p, struct plugin_message *m, struct reason *
 	if (!p->devid || (m->value && !p->arg))
 		return reason_set(why, "out of memory");
 	m->flags = p->landlock ? 0 : PLUGIN_NO_LANDLOCK;
-	if (load(p, why))
+	p->ops = load(p, why);
+	if (!p->ops)
 		return -1;
 	p->handle = p->ops->init(p->devid, p->arg);
 	if (!p->handle)
