@@ -235,8 +235,12 @@ static void bad_sizes(struct testdev *t, struct vfio_user_header *h, struct test
 /* The reply in one piece; byte by byte; or half of it. */
 static void send_pieces(struct testdev *t, struct vfio_user_header *h, struct testdev_result *r)
 {
-	size_t total = sizeof(*h) + r->len;
+	size_t total = sizeof(*h) + (r->error ? 0 : r->len);
 
+	if (r->error) {
+		h->flags |= VFIO_USER_ERROR;
+		h->error = (uint32_t)r->error;
+	}
 	h->size = (uint32_t)total;
 	memmove(t->reply + sizeof(*h), t->reply, r->len);
 	memcpy(t->reply, h, sizeof(*h));
