@@ -226,6 +226,14 @@ static void release_unless_committed(struct migration_receive *receive)
 	pthread_mutex_unlock(&receive->round_lock);
 }
 
+/* Why it was released, as an error. */
+static int gave_up(struct migration_receive *receive, struct error *err)
+{
+	int r = receive_pages_error(receive, err);
+
+	return r ? r : error_set(err, ECONNRESET, "a connection of the source was lost");
+}
+
 static void *serve_requests(void *opaque)
 {
 	struct page_receiver *requests = opaque;
@@ -285,6 +293,23 @@ static int receive_missing(struct migration_receive *receive, bool initial, stru
 	return r;
 }
 
+/* Unless the thread of the requests has given up already: nobody would place the pages. */
+static int begin(struct migration_receive *receive, struct error *err)
+{
+	struct receive_postcopy *postcopy = &receive->postcopy;
+	bool released;
+	int r = 0;
+
+	pthread_mutex_lock(&receive->round_lock);
+	released = postcopy->released;
+	if (!released)
+		r = arriving_begin(postcopy->arriving, err);
+	postcopy->begun = !released && !r;
+	pthread_cond_broadcast(&receive->round_over);
+	pthread_mutex_unlock(&receive->round_lock);
+	return released ? gave_up(receive, err) : r;
+}
+
 int receive_postcopy_prepare(struct migration_receive *receive, struct error *err)
 {
 	int r = receive_missing(receive, true, err);
@@ -297,15 +322,7 @@ int receive_postcopy_prepare(struct migration_receive *receive, struct error *er
 	/* First the thread, then what makes others wait for it: starting one may, too. */
 	if (!r)
 		r = receive_postcopy_serve_requests(receive, err);
-	if (!r)
-		r = arriving_begin(receive->postcopy.arriving, err);
-	if (r)
-		return r;
-	pthread_mutex_lock(&receive->round_lock);
-	receive->postcopy.begun = true;
-	pthread_cond_broadcast(&receive->round_over);
-	pthread_mutex_unlock(&receive->round_lock);
-	return 0;
+	return r ? r : begin(receive, err);
 }
 
 int receive_postcopy_commit(struct migration_receive *receive, struct error *err)
@@ -316,11 +333,7 @@ int receive_postcopy_commit(struct migration_receive *receive, struct error *err
 	released = receive->postcopy.released;
 	receive->postcopy.committed = !released;
 	pthread_mutex_unlock(&receive->round_lock);
-	if (!released)
-		return 0;
-	if (!receive_pages_error(receive, err))
-		error_set(err, ECONNRESET, "a connection of the source was lost");
-	return err->code;
+	return released ? gave_up(receive, err) : 0;
 }
 
 void receive_postcopy_hang_up(struct migration_receive *receive)

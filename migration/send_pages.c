@@ -323,6 +323,7 @@ static int start_sender(struct migration_send *send, unsigned int index, struct 
 		.policy = options->policy,
 	};
 	struct page_sender *sender = &send->senders[index];
+	struct channel *made;
 	char name[16];
 	int r = options->dialer.connect(options->dialer.opaque, options->stall_ms, send->cancel,
 					err);
@@ -332,8 +333,12 @@ static int start_sender(struct migration_send *send, unsigned int index, struct 
 	sender->send = send;
 	sender->index = index;
 	sender->round = send->round;
-	sender->channel = channel_new(r, &channel, err);
-	if (!sender->channel)
+	made = channel_new(r, &channel, err);
+	/* Whoever asks for progress counts what it sent. */
+	pthread_mutex_lock(&send->lock);
+	sender->channel = made;
+	pthread_mutex_unlock(&send->lock);
+	if (!made)
 		return err && err->code ? err->code : -EIO;
 	snprintf(name, sizeof(name), "send%u", index + 1);
 	r = thread_start(&sender->thread, options->policy, THREAD_MIGRATION, name, run_sender,

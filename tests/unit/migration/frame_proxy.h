@@ -83,7 +83,6 @@ static inline void proxy_cut(struct proxy *proxy)
 
 static inline void proxy_act(struct proxy *proxy)
 {
-	atomic_store(&proxy->done, true);
 	switch (proxy->mischief) {
 	case KILL_SOURCE: proxy_reap(proxy->source); break;
 	case KILL_TARGET: proxy_reap(proxy->target_pid); break;
@@ -96,6 +95,7 @@ static inline void proxy_act(struct proxy *proxy)
 		break;
 	default: break;
 	}
+	atomic_store(&proxy->done, true);
 }
 
 static inline bool proxy_at(struct proxy *proxy, uint16_t type, bool after)
