@@ -19,4 +19,13 @@ static inline uint64_t clock_ms(void)
 	return clock_ns() / 1000000;
 }
 
+/* The time in so many microseconds: what waits on a CLOCK_MONOTONIC condition take. */
+static inline struct timespec clock_in_us(uint64_t us)
+{
+	uint64_t then = clock_ns() + us * 1000;
+
+	return (struct timespec){ .tv_sec = (time_t)(then / 1000000000ULL),
+				  .tv_nsec = (long)(then % 1000000000ULL) };
+}
+
 #endif

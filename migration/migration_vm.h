@@ -21,6 +21,7 @@
 #include "memory/guest_memory.h"
 
 #define MIGRATION_DIRTY_SOURCES_MAX 64
+#define MIGRATION_DEVICES_MAX 32
 
 struct migration_vm_ops {
 	/* Valid as long as the VM has a machine. */
@@ -123,5 +124,13 @@ struct migration_target {
 	const struct migration_target_ops *ops;
 	void *opaque;
 };
+
+/*
+ * ops->devices of a source, up to MIGRATION_DEVICES_MAX; 0 where it has none. Several of
+ * which one has no P2P state are refused: -EOPNOTSUPP, and err says that they cannot be
+ * `done` ("moved", "saved") together.
+ */
+int migration_vm_devices(const struct migration_vm *vm, struct migratable **devices,
+			 const char *done, struct error *err);
 
 #endif

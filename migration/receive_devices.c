@@ -93,12 +93,12 @@ static void *run_receiver(void *opaque)
 
 int receive_devices_find(struct migration_receive *receive, struct error *err)
 {
-	struct migratable *devices[PROTOCOL_DEVICES_MAX];
+	struct migratable *devices[MIGRATION_DEVICES_MAX];
 	int n = 0;
 
 	if (receive->target.ops->devices)
 		n = receive->target.ops->devices(receive->target.opaque, devices,
-						 PROTOCOL_DEVICES_MAX, err);
+						 MIGRATION_DEVICES_MAX, err);
 	if (n < 0)
 		return n;
 	if ((unsigned int)n != receive->hello.devices)

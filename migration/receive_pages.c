@@ -280,14 +280,8 @@ static uint64_t received(const struct migration_receive *receive)
 
 static void wait_a_little(struct migration_receive *receive)
 {
-	struct timespec until;
+	struct timespec until = clock_in_us(WAIT_MS * 1000);
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += WAIT_MS * 1000000L;
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_sec++;
-		until.tv_nsec -= 1000000000;
-	}
 	pthread_cond_timedwait(&receive->round_over, &receive->round_lock, &until);
 }
 

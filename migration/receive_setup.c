@@ -150,11 +150,11 @@ static int check_hello(struct migration_receive *receive, uint64_t supported, st
 		return error_set(err, EPROTO,
 				 "the source wants %u page connections, 1 to %u are possible",
 				 hello->connections, receive->options.max_connections);
-	if (hello->devices > PROTOCOL_DEVICES_MAX ||
+	if (hello->devices > MIGRATION_DEVICES_MAX ||
 	    !hello->devices != !(hello->required & CAPABILITY_DEVICES))
 		return error_set(err, EPROTO,
 				 "the source wants to send %u devices, %d are possible",
-				 hello->devices, PROTOCOL_DEVICES_MAX);
+				 hello->devices, MIGRATION_DEVICES_MAX);
 	return 0;
 }
 

@@ -11,6 +11,7 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "migration/clock.h"
 #include "migration/send_private.h"
 
 #define TICK_MS 50
@@ -114,14 +115,8 @@ static int look_ahead(struct device_sender *sender, struct error *err)
 static void idle(struct device_sender *sender, unsigned int steps)
 {
 	struct migration_send *send = sender->send;
-	struct timespec until;
+	struct timespec until = clock_in_us(IDLE_MS * 1000);
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += IDLE_MS * 1000000L;
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_sec++;
-		until.tv_nsec -= 1000000000;
-	}
 	pthread_mutex_lock(&send->round_lock);
 	if (!send->quit && send->devices.steps == steps)
 		pthread_cond_timedwait(&send->round_begins, &send->round_lock, &until);
@@ -240,22 +235,11 @@ static void *run_sender(void *opaque)
 
 int send_devices_find(struct migration_send *send, struct error *err)
 {
-	struct migratable *devices[PROTOCOL_DEVICES_MAX];
-	int n;
+	struct migratable *devices[MIGRATION_DEVICES_MAX];
+	int n = migration_vm_devices(&send->vm, devices, "moved", err);
 
-	if (!send->vm.ops->devices)
-		return 0;
-	n = send->vm.ops->devices(send->vm.opaque, devices, PROTOCOL_DEVICES_MAX, err);
 	if (n <= 0)
 		return n;
-	for (int i = 0; n > 1 && i < n; i++)
-		if (!devices[i]->p2p)
-			return error_set(
-				err, EOPNOTSUPP,
-				"device %s cannot be kept from starting DMA to other devices "
-				"while it is stopped (it has no P2P state), so it cannot be moved "
-				"together with %d more: remove the others first",
-				devices[i]->id, n - 1);
 	send->devices.senders = calloc((size_t)n, sizeof(*send->devices.senders));
 	if (!send->devices.senders)
 		return error_set_errno(err, ENOMEM, "send devices");
@@ -325,15 +309,9 @@ void send_devices_begin(struct migration_send *send, enum device_step step)
 
 static bool wait_a_little(struct migration_send *send)
 {
-	struct timespec until;
+	struct timespec until = clock_in_us(TICK_MS * 1000);
 	bool over;
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += TICK_MS * 1000000L;
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_sec++;
-		until.tv_nsec -= 1000000000;
-	}
 	pthread_mutex_lock(&send->round_lock);
 	while (send->devices.busy && !send->page_error.code &&
 	       pthread_cond_timedwait(&send->round_over, &send->round_lock, &until) != ETIMEDOUT)

@@ -12,6 +12,7 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "migration/clock.h"
 #include "migration/send_private.h"
 
 /* 2 MiB: far more than a header costs, far less than a socket stalls, and what the
@@ -428,16 +429,9 @@ void send_pages_begin_round(struct migration_send *send, bool last)
 
 bool send_pages_wait(struct migration_send *send, unsigned int ms)
 {
-	struct timespec until;
+	struct timespec until = clock_in_us((uint64_t)ms * 1000);
 	bool over;
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += ms / 1000;
-	until.tv_nsec += (long)(ms % 1000) * 1000000;
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_sec++;
-		until.tv_nsec -= 1000000000;
-	}
 	pthread_mutex_lock(&send->round_lock);
 	while (send->busy &&
 	       pthread_cond_timedwait(&send->round_over, &send->round_lock, &until) != ETIMEDOUT)

@@ -60,7 +60,6 @@
 #define SNAPSHOT_ID_SIZE 33   /* 32 hex digits and the end */
 #define SNAPSHOT_CHAIN_MAX 64 /* a full one and the differential ones on it */
 #define SNAPSHOT_REASON_MAX 256
-#define SNAPSHOT_DEVICES_MAX 32
 
 /*
  * What was written since the VM's last snapshot, so that the next can be differential.

@@ -32,19 +32,11 @@ static void file_name(unsigned int index, char name[NAME_MAX_LEN])
 int snapshot_devices_find(struct snapshot_devices *devices, const struct migration_vm *vm,
 			  struct error *err)
 {
-	struct migratable *found[SNAPSHOT_DEVICES_MAX];
-	int n = vm->ops->devices ? vm->ops->devices(vm->opaque, found, SNAPSHOT_DEVICES_MAX, err)
-				 : 0;
+	struct migratable *found[MIGRATION_DEVICES_MAX];
+	int n = migration_vm_devices(vm, found, "saved", err);
 
 	if (n <= 0)
 		return n;
-	for (int i = 0; n > 1 && i < n; i++)
-		if (!found[i]->p2p)
-			return error_set(err, EOPNOTSUPP,
-					 "device %s cannot be kept from starting DMA to other "
-					 "devices while it is stopped (it has no P2P state), so it "
-					 "cannot be saved together with %d more",
-					 found[i]->id, n - 1);
 	devices->buf = malloc(BUFFER_SIZE);
 	if (!devices->buf)
 		return error_set_errno(err, ENOMEM, "save devices");
@@ -244,9 +236,9 @@ int snapshot_devices_open(struct snapshot_devices *devices, const struct state_n
 	while (!r && state_next_child(&node, &child)) {
 		struct snapshot_device *d = &devices->devices[devices->count];
 
-		if (devices->count == SNAPSHOT_DEVICES_MAX)
+		if (devices->count == MIGRATION_DEVICES_MAX)
 			return error_set(err, EINVAL, "state: more than %d device streams",
-					 SNAPSHOT_DEVICES_MAX);
+					 MIGRATION_DEVICES_MAX);
 		*d = (struct snapshot_device){ .fd = -1 };
 		r = read_node(d, &child, err);
 		for (unsigned int i = 0; !r && i < devices->count; i++)

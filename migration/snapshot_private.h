@@ -129,7 +129,7 @@ struct snapshot_device {
 struct snapshot_devices {
 	unsigned int count;
 	uint8_t *buf;
-	struct snapshot_device devices[SNAPSHOT_DEVICES_MAX];
+	struct snapshot_device devices[MIGRATION_DEVICES_MAX];
 };
 
 /* An opened snapshot: the image asked for first, then its bases down to a full one. */

@@ -229,11 +229,12 @@ static void add_work(struct writing *w, uint64_t bytes)
 		snapshot_count(&w->progress->total, bytes);
 }
 
-static int write_round(struct writing *w, struct error *err)
+static struct snapshot_ram ram_of(struct writing *w, struct snapshot_live *live)
 {
-	struct snapshot_ram ram = {
+	return (struct snapshot_ram){
 		.image = &w->image,
 		.units = &w->units,
+		.live = live,
 		.fd = w->ram,
 		.rewrite = w->is_early,
 		.tail = w->tail,
@@ -242,6 +243,11 @@ static int write_round(struct writing *w, struct error *err)
 		.policy = w->options->policy,
 		.progress = w->progress,
 	};
+}
+
+static int write_round(struct writing *w, struct error *err)
+{
+	struct snapshot_ram ram = ram_of(w, NULL);
 	int r = snapshot_ram_start(&ram, err);
 
 	if (!r)
@@ -367,18 +373,7 @@ static int save_machine(struct writing *w, struct error *err)
 
 static int save_ram(struct writing *w, struct error *err)
 {
-	struct snapshot_ram ram = {
-		.image = &w->image,
-		.units = &w->units,
-		.live = w->is_live ? &w->live : NULL,
-		.fd = w->ram,
-		.rewrite = w->is_early,
-		.tail = w->tail,
-		.plain_io = w->options->plain_io,
-		.level = w->options->level,
-		.policy = w->options->policy,
-		.progress = w->progress,
-	};
+	struct snapshot_ram ram = ram_of(w, w->is_live ? &w->live : NULL);
 	struct error late = ERROR_INIT, lost = ERROR_INIT;
 	int r = snapshot_ram_start(&ram, err), resumed = 0, rest;
 

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "migration/migration_vm.h"
 #include "migration/protocol.h"
 
 /* In order. */
@@ -85,7 +86,7 @@ struct transfer_progress {
 	unsigned int connection_count; /* page connections */
 	struct transfer_connection connections[PROTOCOL_CONNECTIONS_MAX];
 	unsigned int device_count;
-	struct transfer_device devices[PROTOCOL_DEVICES_MAX];
+	struct transfer_device devices[MIGRATION_DEVICES_MAX];
 };
 
 #endif

@@ -139,14 +139,13 @@ static int map_locked(struct dma_iommufd *io, uint64_t iova, uint64_t size, int 
 
 	if (r)
 		return r;
-	/* A BAR for other devices is told of again, and is there. */
+	/* A BAR for other devices is told of again, and is there; now or when it is ours. */
+	if (dma_iommufd_claim(io, iova, size))
+		return 0;
 	if (io->ks.kept)
-		return dma_iommufd_has(io, iova, size)
-			       ? 0
-			       : error_set(err, EBUSY,
-					   "map 0x%llx bytes at IOVA 0x%llx: another process has "
-					   "the IOAS",
-					   (unsigned long long)size, (unsigned long long)iova);
+		return error_set(err, EBUSY,
+				 "map 0x%llx bytes at IOVA 0x%llx: another process has the IOAS",
+				 (unsigned long long)size, (unsigned long long)iova);
 	r = map_pages(io, iova, size, fd, offset, hva,
 		      IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_READABLE |
 			      (writable ? IOMMU_IOAS_MAP_WRITEABLE : 0));

@@ -69,11 +69,16 @@ int dma_iommufd_keep(struct dma_space *space, struct kept *kept, struct error *e
 	return r ? r : keep_mappings(io, kept, err);
 }
 
-bool dma_iommufd_has(const struct dma_iommufd *io, uint64_t iova, uint64_t size)
+bool dma_iommufd_claim(struct dma_iommufd *io, uint64_t iova, uint64_t size)
 {
-	for (unsigned int i = 0; i < io->ks.mapping_count; i++)
-		if (io->ks.mappings[i].iova == iova && io->ks.mappings[i].size == size)
-			return true;
+	for (unsigned int i = 0; i < io->ks.mapping_count; i++) {
+		struct dma_mapping *m = &io->ks.mappings[i];
+
+		if (!m->taken || m->iova != iova || m->size != size)
+			continue;
+		m->taken = false;
+		return true;
+	}
 	return false;
 }
 
@@ -96,6 +101,7 @@ static int take_mappings(struct dma_iommufd *io, struct kept *kept, struct error
 			kernel_space_remember(&io->ks, load_le64(data + at),
 					      load_le64(data + at + 8), NULL,
 					      load_le64(data + at + 16));
+			io->ks.mappings[io->ks.mapping_count - 1].taken = true;
 		}
 	}
 	return error_set(err, EBADMSG, "the IOAS did not come along whole");

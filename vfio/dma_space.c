@@ -53,7 +53,9 @@ int kernel_space_reserve(struct kernel_space *ks, struct error *err)
 void kernel_space_remember(struct kernel_space *ks, uint64_t iova, uint64_t size, void *hva,
 			   bool writable)
 {
-	ks->mappings[ks->mapping_count++] = (struct dma_mapping){ iova, size, hva, writable };
+	ks->mappings[ks->mapping_count++] = (struct dma_mapping){
+		.iova = iova, .size = size, .hva = hva, .writable = writable
+	};
 }
 
 void kernel_space_forget(struct kernel_space *ks, uint64_t iova, uint64_t size)

@@ -110,7 +110,9 @@ static int type1_map(struct dma_space *space, uint64_t iova, uint64_t size, int 
 		     void *hva, bool writable, struct error *err)
 {
 	struct dma_type1 *t1 = type1_of(space);
-	struct dma_mapping mapping = { iova, size, hva, writable };
+	struct dma_mapping mapping = {
+		.iova = iova, .size = size, .hva = hva, .writable = writable
+	};
 	int r;
 
 	if (!hva)

@@ -27,6 +27,7 @@ struct dma_mapping {
 	uint64_t iova, size;
 	void *hva;
 	bool writable;
+	bool taken; /* another process made it: whoever maps it here finds it there, once */
 };
 
 struct kernel_space {

@@ -48,7 +48,7 @@ struct vfio_pci_options {
 	int gpudirect_clique;	      /* NVIDIA GPUDirect clique id 0-15, -1: none */
 	uint8_t exclude_mmap_bars;    /* bit n: BAR n is trapped, never mapped */
 	bool exclude_msix_bar;	      /* x_exclude... the BAR that holds the MSI-X table */
-	struct dma_space *peer_space; /* where BARs are mapped for peer-to-peer; NULL: nowhere */
+	struct dma_space *peer_space; /* where BARs are mapped for peers; NULL: nowhere */
 };
 
 /* Exits caused by a device and what it has: for vm.counters. */
@@ -73,6 +73,14 @@ struct pci_function *vfio_pci_new(struct device_host *host, const struct vfio_ho
 int vfio_pci_keep(struct pci_function *fn, struct kept *kept, bool paused, struct error *err);
 int vfio_pci_hold(struct pci_function *fn, bool hold, struct error *err);
 int vfio_pci_own(struct pci_function *fn, struct error *err);
+
+/*
+ * Has fn a space whose other devices could reach its BARs? Where there are such, its BARs
+ * are mapped for them, now and wherever the guest moves them, until it is freed; one
+ * warning where that cannot be. The control plane's thread.
+ */
+bool vfio_pci_may_meet_peers(const struct pci_function *fn);
+void vfio_pci_meet_peers(struct pci_function *fn);
 
 /* Whether fn is one. */
 bool vfio_pci_is(const struct pci_function *fn);

@@ -8,7 +8,9 @@
  *   type1    by address
  *
  * Where it cannot be done one warning says so, and the guest goes on without: its drivers
- * fall back to RAM, if they ever tried.
+ * fall back to RAM, if they ever tried. A device alone has no peers: nothing is mapped
+ * until vfio_pci_meet_peers() says that it has (which also spares a live update: what is
+ * mapped by dma-buf keeps the kernel from moving the accounting of pinned memory).
  *
  * BARs move in a vCPU's thread, the space belongs to the control plane: so a move is
  * noted, and the main loop makes the space follow.
@@ -31,6 +33,7 @@ struct vfio_pci_peer {
 	int moved; /* eventfd: the main loop shall look */
 	struct loop_source *source;
 	pthread_mutex_t lock; /* guards what follows */
+	bool met;	      /* there are others */
 	bool failed;
 	struct {
 		uint64_t wanted, at; /* 0: nowhere */
@@ -121,6 +124,8 @@ static void put_on(struct vfio_pci_peer *peer, unsigned int bar)
 /* Takes off before putting on: two BARs may have changed places. */
 static void follow_locked(struct vfio_pci_peer *peer)
 {
+	if (!peer->met)
+		return;
 	for (unsigned int i = 0; i < PCI_BARS; i++)
 		if (peer->bars[i].at && peer->bars[i].at != peer->bars[i].wanted)
 			take_off(peer, i);
@@ -167,8 +172,6 @@ static void check(struct vfio_pci_peer *peer)
 	else if (peer->by_file && !can_export(peer->device, &err))
 		warn(peer, "its driver does not export BARs as dma-bufs (vfio-pci does from Linux "
 			   "6.19 on, with CONFIG_VFIO_PCI_DMABUF)");
-	else if (!peer->source)
-		warn(peer, "out of descriptors or memory");
 }
 
 struct vfio_pci_peer *vfio_pci_peer_new(struct vfio_pci *self)
@@ -191,11 +194,30 @@ struct vfio_pci_peer *vfio_pci_peer_new(struct vfio_pci *self)
 	pthread_mutex_init(&peer->lock, NULL);
 	if (peer->moved >= 0)
 		loop_call(self->fn.host->loop, watch_moves, peer);
-	check(peer);
+	if (!peer->source)
+		warn(peer, "out of descriptors or memory");
 	if (!peer->failed)
 		return peer;
 	vfio_pci_peer_free(peer);
 	return NULL;
+}
+
+bool vfio_pci_may_meet_peers(const struct pci_function *fn)
+{
+	return vfio_pci_is(fn) && vfio_pci_of((struct pci_function *)fn)->peer;
+}
+
+void vfio_pci_meet_peers(struct pci_function *fn)
+{
+	struct vfio_pci_peer *peer = vfio_pci_of(fn)->peer;
+
+	if (!peer || peer->met)
+		return;
+	pthread_mutex_lock(&peer->lock);
+	check(peer);
+	peer->met = true;
+	pthread_mutex_unlock(&peer->lock);
+	eventfd_signal(peer->moved);
 }
 
 void vfio_pci_peer_place(struct vfio_pci_peer *peer, unsigned int bar, uint64_t address)

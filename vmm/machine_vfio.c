@@ -208,6 +208,18 @@ static int plug_vfio(struct machine *machine, struct vfio_transport *transport,
 	return r;
 }
 
+/* BARs are mapped for others only where there are others. */
+static void introduce(struct machine *machine)
+{
+	unsigned int count = 0;
+
+	for (const struct machine_device *d = machine->devices; d; d = d->next)
+		count += vfio_pci_may_meet_peers(d->fn);
+	for (struct machine_device *d = machine->devices; count > 1 && d; d = d->next)
+		if (vfio_pci_may_meet_peers(d->fn))
+			vfio_pci_meet_peers(d->fn);
+}
+
 int machine_plug_device(struct machine *machine, const struct device_config *config, bool hotplug,
 			struct vm_device_place *place, struct error *err)
 {
@@ -222,6 +234,7 @@ int machine_plug_device(struct machine *machine, const struct device_config *con
 		.all_dirty = config->dirty_tracking == DIRTY_TRACKING_ALL,
 	};
 	struct vfio_transport *transport;
+	int r;
 
 	/* A balloon gives pages back to the host that the device's IOMMU keeps: guest and
 	 * device would from then on see different memory. */
@@ -234,7 +247,10 @@ int machine_plug_device(struct machine *machine, const struct device_config *con
 	transport = open_transport(machine, config, err);
 	if (transport)
 		options.peer_space = transport->space;
-	return plug_vfio(machine, transport, &options, &movable, hotplug, place, err);
+	r = plug_vfio(machine, transport, &options, &movable, hotplug, place, err);
+	if (!r)
+		introduce(machine);
+	return r;
 }
 
 #define SERVER_PLUGGED 1U

@@ -3,11 +3,9 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "base/bytes.h"
-
-#define NS_PER_S 1000000000L
+#include "migration/clock.h"
 
 struct throttle {
 	struct vcpu *const *vcpus;
@@ -50,14 +48,8 @@ static void hold_all(struct throttle *throttle, bool hold)
 /* Sleeps, unless told to end. */
 static void sleep_locked(struct throttle *throttle, unsigned int us)
 {
-	struct timespec until;
+	struct timespec until = clock_in_us(us);
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += (long)us * 1000;
-	if (until.tv_nsec >= NS_PER_S) {
-		until.tv_nsec -= NS_PER_S;
-		until.tv_sec++;
-	}
 	while (throttle->percent &&
 	       pthread_cond_timedwait(&throttle->changed, &throttle->lock, &until) != ETIMEDOUT)
 		;

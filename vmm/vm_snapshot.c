@@ -230,8 +230,8 @@ static int map_shared(struct snapshot *snapshot, struct vm_target *target, struc
 static int load_devices(struct snapshot *snapshot, const struct migration_target *target,
 			struct error *err)
 {
-	struct migratable *devices[SNAPSHOT_DEVICES_MAX];
-	int n = target->ops->devices(target->opaque, devices, SNAPSHOT_DEVICES_MAX, err);
+	struct migratable *devices[MIGRATION_DEVICES_MAX];
+	int n = target->ops->devices(target->opaque, devices, MIGRATION_DEVICES_MAX, err);
 
 	/* A lazy restore has taken the snapshot over, and there are none. */
 	if (n <= 0 && !snapshot)

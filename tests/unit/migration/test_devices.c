@@ -327,7 +327,7 @@ static const struct {
 	uint64_t capabilities;
 	const char *message;
 } hellos[] = {
-	{ PROTOCOL_DEVICES_MAX + 1, CAPABILITY_DEVICES, "33 devices" },
+	{ MIGRATION_DEVICES_MAX + 1, CAPABILITY_DEVICES, "33 devices" },
 	{ 1, 0, "1 devices" },
 	{ 0, CAPABILITY_DEVICES, "0 devices" },
 };

@@ -23,6 +23,14 @@ static void setup(void)
 	k.old = open_cdev(k.old_space, PF);
 }
 
+static int map(uint64_t iova)
+{
+	const struct guest_memory_region *r = guest_memory_region(memory, 0);
+	struct error err = ERROR_INIT;
+
+	return k.space->ops->map(k.space, iova, r->size, r->memfd, 0, r->hva, true, &err);
+}
+
 static void keep(void)
 {
 	struct error err = ERROR_INIT;
@@ -137,6 +145,28 @@ START_TEST(until_it_owns_them_mappings_stay_as_they_are)
 }
 END_TEST
 
+/* The BARs of peers: the main loop maps them when it comes to it, maybe after own. */
+START_TEST(what_is_mapped_when_it_is_taken_is_found_there_later)
+{
+	const struct guest_memory_region *r = guest_memory_region(memory, 0);
+	unsigned int maps = fake_vfio_map_count(&fake);
+	struct error err = ERROR_INIT;
+
+	keep();
+	take();
+	ck_assert_int_eq(k.space->ops->own(k.space, &err), 0);
+	end_old();
+	ck_assert_int_eq(map(r->gpa), 0);
+	ck_assert_uint_eq(fake_vfio_map_count(&fake), maps);
+	/* Only once: unmapped and mapped again it is the kernel's to do. */
+	ck_assert_int_eq(k.space->ops->unmap(k.space, r->gpa, r->size, NULL, &err), 0);
+	ck_assert_uint_eq(fake_vfio_map_count(&fake), maps - 1);
+	ck_assert_int_eq(map(r->gpa), 0);
+	ck_assert_uint_eq(fake_vfio_map_count(&fake), maps);
+	release(&k.t, &k.space);
+}
+END_TEST
+
 START_TEST(memory_mapped_by_address_cannot_be_handed_over)
 {
 	struct error err = ERROR_INIT;
@@ -177,6 +207,7 @@ int main(void)
 	tcase_add_test(c, nothing_is_bound_attached_mapped_or_reset);
 	tcase_add_test(c, one_that_gives_up_leaves_it_to_the_old_one);
 	tcase_add_test(c, until_it_owns_them_mappings_stay_as_they_are);
+	tcase_add_test(c, what_is_mapped_when_it_is_taken_is_found_there_later);
 	tcase_add_test(c, memory_mapped_by_address_cannot_be_handed_over);
 	tcase_add_test(c, what_is_missing_is_said);
 	suite_add_tcase(s, c);

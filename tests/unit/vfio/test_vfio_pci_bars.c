@@ -392,6 +392,7 @@ START_TEST(peers_reach_mapped_bars_by_address_with_type1)
 	fake_space_init(&space, "type1");
 	f.options.peer_space = &space.space;
 	plug();
+	vfio_pci_meet_peers(f.fn);
 	place(0, AT);
 	run_loop();
 	ck_assert_uint_eq(space.count, 3);
@@ -422,6 +423,7 @@ START_TEST(peers_reach_mapped_bars_by_dma_buf_with_iommufd)
 	fake_space_init(&space, "iommufd");
 	f.options.peer_space = &space.space;
 	plug();
+	vfio_pci_meet_peers(f.fn);
 	place(0, AT);
 	run_loop();
 	ck_assert_uint_eq(space.count, 3);
@@ -440,6 +442,7 @@ START_TEST(a_device_without_dma_bufs_works_without_peers)
 	fake_space_init(&space, "iommufd");
 	f.options.peer_space = &space.space;
 	plug();
+	vfio_pci_meet_peers(f.fn);
 	place(0, AT);
 	run_loop();
 	ck_assert_uint_eq(space.count, 0);
@@ -456,6 +459,7 @@ START_TEST(a_space_that_refuses_a_bar_is_not_asked_again)
 	space.map_error = -EFAULT;
 	f.options.peer_space = &space.space;
 	plug();
+	vfio_pci_meet_peers(f.fn);
 	place(0, AT);
 	run_loop();
 	space.map_error = 0;
@@ -482,6 +486,29 @@ static void rich_device(void)
 	fake_vfio_pci_add_cap(&f.dev, PCI_CAP_ID_MSI, 0xa0);
 	fake_vfio_pci_add_ext_cap(&f.dev, PCI_EXT_CAP_ID_DSN, 0x100);
 }
+
+START_TEST(a_device_alone_maps_nothing_for_peers_until_one_comes)
+{
+	struct fake_space space;
+
+	device();
+	fake_space_init(&space, "type1");
+	f.options.peer_space = &space.space;
+	plug();
+	ck_assert(vfio_pci_may_meet_peers(f.fn));
+	place(0, AT);
+	run_loop();
+	ck_assert_uint_eq(space.count, 0);
+	vfio_pci_meet_peers(f.fn);
+	vfio_pci_meet_peers(f.fn);
+	run_loop();
+	ck_assert_uint_eq(space.count, 3);
+	ck_assert_uint_eq(space.maps[0].iova, AT);
+	unplug();
+	ck_assert_uint_eq(space.count, 0);
+	ck_assert_uint_eq(space.misuses, 0);
+}
+END_TEST
 
 START_TEST(each_call_that_fails_is_survived_and_leaks_nothing)
 {
@@ -559,6 +586,7 @@ int main(void)
 	tcase_add_test(tc, peers_reach_mapped_bars_by_address_with_type1);
 	tcase_add_test(tc, peers_reach_mapped_bars_by_dma_buf_with_iommufd);
 	tcase_add_test(tc, a_device_without_dma_bufs_works_without_peers);
+	tcase_add_test(tc, a_device_alone_maps_nothing_for_peers_until_one_comes);
 	tcase_add_test(tc, a_space_that_refuses_a_bar_is_not_asked_again);
 	tcase_add_test(tc, each_call_that_fails_is_survived_and_leaks_nothing);
 	suite_add_tcase(suite, tc);
