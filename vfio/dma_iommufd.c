@@ -135,13 +135,17 @@ static int map_pages(struct dma_iommufd *io, uint64_t iova, uint64_t size, int f
 static int map_locked(struct dma_iommufd *io, uint64_t iova, uint64_t size, int fd, uint64_t offset,
 		      void *hva, bool writable, struct error *err)
 {
-	int r = kernel_space_reserve(&io->ks, err);
+	struct dma_mapping *there = kernel_space_foreign(&io->ks, iova, size);
+	int r;
 
+	/* A BAR for other devices is told of again, and is there; now or when it is ours. */
+	if (there) {
+		there->foreign = false;
+		return 0;
+	}
+	r = kernel_space_reserve(&io->ks, err);
 	if (r)
 		return r;
-	/* A BAR for other devices is told of again, and is there; now or when it is ours. */
-	if (dma_iommufd_claim(io, iova, size))
-		return 0;
 	if (io->ks.kept)
 		return error_set(err, EBUSY,
 				 "map 0x%llx bytes at IOVA 0x%llx: another process has the IOAS",

@@ -18,8 +18,6 @@ struct dma_iommufd {
 /* Live update, dma_iommufd_keep.c: dma_space_ops. */
 int dma_iommufd_keep(struct dma_space *space, struct kept *kept, struct error *err);
 int dma_iommufd_own(struct dma_space *space, struct error *err);
-/* Is that mapped, exactly so, by the process before? True once for each mapping. */
-bool dma_iommufd_claim(struct dma_iommufd *io, uint64_t iova, uint64_t size);
 
 /* ORs what every page table of the space found dirty into bitmap. */
 int dma_iommufd_read_dirty(struct dma_iommufd *io, uint64_t iova, uint64_t size, uint32_t flags,

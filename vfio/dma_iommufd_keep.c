@@ -14,9 +14,6 @@
 
 #define NAME "@iommufd"
 #define FACTS_SIZE 8u
-#define MAPPING_SIZE 24u
-#define MAPPINGS_AT_ONCE (KEPT_DATA_MAX / MAPPING_SIZE)
-#define MAPPINGS_MAX 65536u
 
 static struct dma_iommufd *iommufd_of(struct dma_space *space)
 {
@@ -28,28 +25,6 @@ static int change_process(const struct dma_iommufd *io)
 	struct iommu_ioas_change_process args = { .size = sizeof(args) };
 
 	return vfio_kernel_ioctl(io->ks.kernel, io->ks.fd, IOMMU_IOAS_CHANGE_PROCESS, &args);
-}
-
-static int keep_mappings(const struct dma_iommufd *io, struct kept *kept, struct error *err)
-{
-	int r = 0;
-
-	for (unsigned int first = 0; !r && first < io->ks.mapping_count;
-	     first += MAPPINGS_AT_ONCE) {
-		unsigned int count = MIN(io->ks.mapping_count - first, MAPPINGS_AT_ONCE);
-		uint8_t data[KEPT_DATA_MAX];
-
-		for (unsigned int i = 0; i < count; i++) {
-			const struct dma_mapping *m = &io->ks.mappings[first + i];
-
-			store_le64(data + i * MAPPING_SIZE, m->iova);
-			store_le64(data + i * MAPPING_SIZE + 8, m->size);
-			store_le64(data + i * MAPPING_SIZE + 16, m->writable);
-		}
-		r = kept_add(kept, -1, data, count * MAPPING_SIZE, err, NAME "/map/%u",
-			     first / MAPPINGS_AT_ONCE);
-	}
-	return r;
 }
 
 int dma_iommufd_keep(struct dma_space *space, struct kept *kept, struct error *err)
@@ -66,45 +41,7 @@ int dma_iommufd_keep(struct dma_space *space, struct kept *kept, struct error *e
 			"it by file)");
 	store_le32(facts, io->ioas);
 	r = kept_add(kept, io->ks.fd, facts, sizeof(facts), err, NAME);
-	return r ? r : keep_mappings(io, kept, err);
-}
-
-bool dma_iommufd_claim(struct dma_iommufd *io, uint64_t iova, uint64_t size)
-{
-	for (unsigned int i = 0; i < io->ks.mapping_count; i++) {
-		struct dma_mapping *m = &io->ks.mappings[i];
-
-		if (!m->taken || m->iova != iova || m->size != size)
-			continue;
-		m->taken = false;
-		return true;
-	}
-	return false;
-}
-
-static int take_mappings(struct dma_iommufd *io, struct kept *kept, struct error *err)
-{
-	for (unsigned int n = 0; io->ks.mapping_count < MAPPINGS_MAX; n++) {
-		size_t len;
-		const uint8_t *data = kept_bytes(kept, &len, NAME "/map/%u", n);
-
-		if (!data)
-			return 0;
-		if (len % MAPPING_SIZE)
-			break;
-		for (size_t at = 0; at < len; at += MAPPING_SIZE) {
-			int r = kernel_space_reserve(&io->ks, err);
-
-			if (r)
-				return r;
-			/* By file: it has no address here. */
-			kernel_space_remember(&io->ks, load_le64(data + at),
-					      load_le64(data + at + 8), NULL,
-					      load_le64(data + at + 16));
-			io->ks.mappings[io->ks.mapping_count - 1].taken = true;
-		}
-	}
-	return error_set(err, EBADMSG, "the IOAS did not come along whole");
+	return r ? r : kernel_space_keep(&io->ks, kept, NAME, err);
 }
 
 struct dma_space *dma_space_take_iommufd_with(const struct vfio_kernel *kernel, struct kept *kept,
@@ -128,7 +65,7 @@ struct dma_space *dma_space_take_iommufd_with(const struct vfio_kernel *kernel, 
 	io->ks.kept = true;
 	io->by_file = true;
 	io->ioas = load_le32(facts);
-	if (!take_mappings(io, kept, err))
+	if (!kernel_space_take(&io->ks, kept, NAME, err))
 		return &io->ks.space;
 	io->ks.space.ops->free(&io->ks.space);
 	return NULL;

@@ -60,11 +60,14 @@ struct dma_space_ops {
 			     struct dirty_bitmap *bitmap, struct error *err);
 
 	/*
-	 * Live update; NULL: it cannot be handed over. keep: its descriptors and mappings. own:
-	 * of one made of what was kept, which up to then changes nothing: what is pinned counts
-	 * for this process from now on.
+	 * Live update; NULL: it cannot be handed over. keep: its descriptors and mappings. hold
+	 * (NULL: nothing to do): while no vCPU runs, this process gives up what is of its own
+	 * address space in it, or, where the other one does not go on, has it again. own: of one
+	 * made of what was kept, which up to then changes nothing: what is pinned counts for
+	 * this process from now on.
 	 */
 	int (*keep)(struct dma_space *space, struct kept *kept, struct error *err);
+	int (*hold)(struct dma_space *space, bool hold, struct error *err);
 	int (*own)(struct dma_space *space, struct error *err);
 
 	void (*free)(struct dma_space *space);
@@ -87,6 +90,9 @@ struct dma_space *dma_space_open_iommufd(int fd, struct log *log, struct error *
 struct dma_space *dma_space_take_iommufd(struct kept *kept, struct log *log, struct error *err);
 /* Opens /dev/vfio/vfio. The IOMMU model is set when the first group joins. */
 struct dma_space *dma_space_open_type1(struct log *log, struct error *err);
+/* That of another process, as dma_space_take_iommufd; memory: the same RAM, in this one. */
+struct dma_space *dma_space_take_type1(const struct guest_memory *memory, struct kept *kept,
+				       struct log *log, struct error *err);
 
 /*
  * Maps every region of RAM. Checks first: that every region lies in what the IOMMU can

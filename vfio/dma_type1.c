@@ -106,6 +106,33 @@ static int dirty_pages_get(const struct dma_type1 *t1, uint64_t iova, uint64_t s
 
 /* The interface. */
 
+static int map_locked(struct dma_type1 *t1, const struct dma_mapping *mapping, struct error *err)
+{
+	/* A BAR for other devices is told of again, and is there. */
+	struct dma_mapping *there = kernel_space_foreign(&t1->ks, mapping->iova, mapping->size);
+	int r;
+
+	if (there) {
+		r = dma_type1_claim(t1, there, mapping->hva);
+		return r ? dma_type1_map_error(t1, r, mapping, err) : 0;
+	}
+	if (t1->ks.kept)
+		return error_set(err, EBUSY,
+				 "map 0x%llx bytes at IOVA 0x%llx: another process has the "
+				 "VFIO container",
+				 (unsigned long long)mapping->size,
+				 (unsigned long long)mapping->iova);
+	r = kernel_space_reserve(&t1->ks, err);
+	if (r)
+		return r;
+	r = t1->groups ? dma_map(t1, mapping) : 0;
+	if (r)
+		return dma_type1_map_error(t1, r, mapping, err);
+	kernel_space_remember(&t1->ks, mapping->iova, mapping->size, mapping->hva,
+			      mapping->writable);
+	return 0;
+}
+
 static int type1_map(struct dma_space *space, uint64_t iova, uint64_t size, int fd, uint64_t offset,
 		     void *hva, bool writable, struct error *err)
 {
@@ -119,14 +146,7 @@ static int type1_map(struct dma_space *space, uint64_t iova, uint64_t size, int 
 		return error_set(err, EOPNOTSUPP,
 				 "map for DMA: a VFIO container maps by address, not a file");
 	pthread_mutex_lock(&t1->ks.lock);
-	r = kernel_space_reserve(&t1->ks, err);
-	if (!r && t1->groups) {
-		r = dma_map(t1, &mapping);
-		if (r)
-			dma_type1_map_error(t1, r, &mapping, err);
-	}
-	if (!r)
-		kernel_space_remember(&t1->ks, iova, size, hva, writable);
+	r = map_locked(t1, &mapping, err);
 	pthread_mutex_unlock(&t1->ks.lock);
 	return r;
 }
@@ -223,6 +243,9 @@ static int unmap_locked(struct dma_type1 *t1, uint64_t iova, uint64_t size,
 	uint64_t unmapped = size;
 	int r = 0;
 
+	if (t1->ks.kept)
+		return error_set(err, EBUSY,
+				 "unmap from a VFIO container that another process has");
 	if (log && log_bytes(t1, size) <= t1->dirty_bitmap_max) {
 		r = unmap_with_bitmap(t1, iova, &unmapped, dirty, err);
 	} else if (t1->groups) {
@@ -358,6 +381,14 @@ static void type1_free(struct dma_space *space)
 {
 	struct dma_type1 *t1 = type1_of(space);
 
+	/* Of devices that were to be taken, and were not. */
+	while (t1->groups) {
+		struct type1_group *group = t1->groups;
+
+		t1->groups = group->next;
+		vfio_kernel_close(t1->ks.kernel, group->fd);
+		free(group);
+	}
 	kernel_space_destroy(&t1->ks);
 	free(t1);
 }
@@ -371,6 +402,9 @@ const struct dma_space_ops dma_type1_ops = {
 	.dirty_start = type1_dirty_start,
 	.dirty_stop = type1_dirty_stop,
 	.dirty_collect = type1_dirty_collect,
+	.keep = dma_type1_keep,
+	.hold = dma_type1_hold,
+	.own = dma_type1_own,
 	.free = type1_free,
 };
 

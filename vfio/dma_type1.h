@@ -25,4 +25,13 @@ int dma_type1_map_error(const struct dma_type1 *t1, int code, const struct dma_m
 int dma_type1_map_all(struct dma_type1 *t1, struct error *err);
 int dma_type1_start_log(struct dma_type1 *t1, struct error *err);
 
+int dma_type1_read_info(struct dma_type1 *t1, struct error *err);
+
+/* Live update, dma_type1_keep.c: dma_space_ops. */
+int dma_type1_keep(struct dma_space *space, struct kept *kept, struct error *err);
+int dma_type1_hold(struct dma_space *space, bool hold, struct error *err);
+int dma_type1_own(struct dma_space *space, struct error *err);
+/* A foreign mapping, at hva in this process. With lock held. */
+int dma_type1_claim(struct dma_type1 *t1, struct dma_mapping *mapping, void *hva);
+
 #endif

@@ -86,7 +86,7 @@ static void read_caps(struct dma_type1 *t1, const uint8_t *info, size_t size, ui
 	}
 }
 
-static int read_iommu_info(struct dma_type1 *t1, struct error *err)
+int dma_type1_read_info(struct dma_type1 *t1, struct error *err)
 {
 	const struct vfio_iommu_type1_info ask = { .argsz = sizeof(ask) };
 	struct vfio_iommu_type1_info info;
@@ -152,7 +152,7 @@ static int first_group(struct dma_type1 *t1, struct error *err)
 
 	if (r)
 		return set_iommu_error(r, err);
-	r = read_iommu_info(t1, err);
+	r = dma_type1_read_info(t1, err);
 	if (!r)
 		r = dma_type1_map_all(t1, err);
 	if (!r && t1->ks.logging)
@@ -175,7 +175,7 @@ static int enter_container(struct dma_type1 *t1, int group, const struct sysfs_d
 		return kernel_space_map_error(
 			&t1->ks, r, size, err, "VFIO_GROUP_SET_CONTAINER of group %s%s", dev->group,
 			r == -EINVAL ? " (its IOMMU cannot map guest memory)" : "");
-	return t1->groups ? read_iommu_info(t1, err) : first_group(t1, err);
+	return t1->groups ? dma_type1_read_info(t1, err) : first_group(t1, err);
 }
 
 /* A group of its own: closing its descriptor takes it out of the container again, and the
@@ -235,6 +235,21 @@ int dma_type1_join(struct dma_space *space, const struct sysfs_device *sysfs,
 		r = join_new(t1, sysfs, err);
 	if (!r)
 		r = add_device(find_group(t1, sysfs->group), dev, err);
+	pthread_mutex_unlock(&t1->ks.lock);
+	return r;
+}
+
+int dma_type1_take_device(struct dma_space *space, const char *group, struct kernel_device *dev,
+			  struct error *err)
+{
+	struct dma_type1 *t1 = type1_of(space);
+	struct type1_group *found;
+	int r;
+
+	pthread_mutex_lock(&t1->ks.lock);
+	found = find_group(t1, group);
+	r = found ? add_device(found, dev, err)
+		  : error_set(err, ENOENT, "its VFIO group did not come along");
 	pthread_mutex_unlock(&t1->ks.lock);
 	return r;
 }

@@ -27,7 +27,7 @@ struct dma_mapping {
 	uint64_t iova, size;
 	void *hva;
 	bool writable;
-	bool taken; /* another process made it: whoever maps it here finds it there, once */
+	bool foreign; /* another process made or has it: who maps it here finds it there, once */
 };
 
 struct kernel_space {
@@ -52,6 +52,9 @@ struct dma_space *dma_space_take_iommufd_with(const struct vfio_kernel *kernel, 
 					      struct log *log, struct error *err);
 struct dma_space *dma_space_open_type1_with(const struct vfio_kernel *kernel, struct log *log,
 					    struct error *err);
+struct dma_space *dma_space_take_type1_with(const struct vfio_kernel *kernel,
+					    const struct guest_memory *memory, struct kept *kept,
+					    struct log *log, struct error *err);
 
 /* NULL where the space is no kernel's. */
 struct kernel_space *kernel_space_of(const struct dma_space *space);
@@ -65,6 +68,16 @@ int kernel_space_reserve(struct kernel_space *ks, struct error *err);
 void kernel_space_remember(struct kernel_space *ks, uint64_t iova, uint64_t size, void *hva,
 			   bool writable);
 void kernel_space_forget(struct kernel_space *ks, uint64_t iova, uint64_t size);
+
+/* Live update, kernel_space_keep.c: the record, under that name. What was taken is foreign,
+ * without an address. -EBADMSG. */
+int kernel_space_keep(const struct kernel_space *ks, struct kept *kept, const char *name,
+		      struct error *err);
+int kernel_space_take(struct kernel_space *ks, struct kept *kept, const char *name,
+		      struct error *err);
+/* The foreign mapping of exactly that; NULL. With lock held. */
+struct dma_mapping *kernel_space_foreign(const struct kernel_space *ks, uint64_t iova,
+					 uint64_t size);
 
 /* Checks size against RLIMIT_MEMLOCK before anything is pinned. */
 int kernel_space_check_memlock(const struct kernel_space *ks, uint64_t size, struct error *err);
@@ -113,6 +126,9 @@ struct type1_group {
  * share of it. -EBUSY: the space has the device already; the kernel would open it again. */
 int dma_type1_join(struct dma_space *space, const struct sysfs_device *sysfs,
 		   struct kernel_device *dev, struct error *err);
+/* A device that another process has in a group of that name, which it hands over. -ENOENT. */
+int dma_type1_take_device(struct dma_space *space, const char *group, struct kernel_device *dev,
+			  struct error *err);
 /* After the device's descriptor was closed. */
 void dma_type1_leave(struct dma_space *space, struct kernel_device *dev);
 

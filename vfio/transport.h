@@ -176,6 +176,12 @@ struct vfio_transport *vfio_transport_take_cdev(const char *sysfs_path, struct k
 						const char *id, struct dma_space *space,
 						struct log *log, struct error *err);
 
+/* Whether id was kept by its group; and one that was, as vfio_transport_take_cdev. */
+bool vfio_transport_kept_group(const struct kept *kept, const char *id);
+struct vfio_transport *vfio_transport_take_group(const char *sysfs_path, struct kept *kept,
+						 const char *id, struct dma_space *space,
+						 struct log *log, struct error *err);
+
 /* By the group of a sysfs path; space is the machine's type1 space. A group that is not
  * viable names the devices in it that hold it back. */
 struct vfio_transport *vfio_transport_open_group(const char *sysfs_path, struct dma_space *space,

@@ -24,6 +24,16 @@ static void group_close(struct vfio_transport *t)
 	free(dev);
 }
 
+static int group_keep(struct vfio_transport *t, struct kept *kept, const char *id, bool paused,
+		      struct error *err)
+{
+	const struct type1_group *group = kernel_device_of(t)->group;
+
+	return paused ? 0
+		      : kept_add(kept, t->fd, group->id, sizeof(group->id), err, "%s/group-device",
+				 id);
+}
+
 static const struct vfio_transport_ops group_ops = {
 	.name = "group",
 	.region_info = kernel_device_region_info,
@@ -40,6 +50,7 @@ static const struct vfio_transport_ops group_ops = {
 	.migration_write = kernel_device_migration_write,
 	.migration_precopy_info = kernel_device_migration_precopy_info,
 	.migration_end = kernel_device_migration_end,
+	.keep = group_keep,
 	.close = group_close,
 };
 
@@ -89,4 +100,42 @@ struct vfio_transport *vfio_transport_open_group(const char *sysfs_path, struct 
 		return &take_ptr(dev)->t;
 	dma_type1_leave(space, dev);
 	return NULL;
+}
+
+bool vfio_transport_kept_group(const struct kept *kept, const char *id)
+{
+	return kept_has(kept, "%s/group-device", id);
+}
+
+struct vfio_transport *vfio_transport_take_group(const char *sysfs_path, struct kept *kept,
+						 const char *id, struct dma_space *space,
+						 struct log *log, struct error *err)
+{
+	_cleanup_free_ struct sysfs_device *sysfs = calloc(1, sizeof(*sysfs));
+	_cleanup_free_ struct kernel_device *dev = calloc(1, sizeof(*dev));
+	const char *group = kept_facts(kept, SYSFS_NAME_MAX, "%s/group-device", id);
+	char name[SYSFS_NAME_MAX];
+
+	if (!sysfs || !dev) {
+		error_set_errno(err, ENOMEM, "open a device");
+		return NULL;
+	}
+	dev->t.fd = group ? kept_take(kept, "%s/group-device", id) : -1;
+	if (dev->t.fd < 0) {
+		error_set(err, ENOENT, "%s: its descriptor did not come along", id);
+		return NULL;
+	}
+	dev->kernel = kernel_space_of(space)->kernel;
+	dev->log = log;
+	dev->t.ops = &group_ops;
+	dev->t.space = space;
+	/* Its path is for messages now: in a sandbox it need not be there. */
+	snprintf(dev->t.name, sizeof(dev->t.name), "%s",
+		 sysfs_device_read(sysfs_path, sysfs, NULL) ? id : sysfs->name);
+	snprintf(name, sizeof(name), "%.*s", SYSFS_NAME_MAX - 1, group);
+	if (kernel_device_get_info(dev, err) || dma_type1_take_device(space, name, dev, err)) {
+		vfio_kernel_close(dev->kernel, dev->t.fd);
+		return NULL;
+	}
+	return &take_ptr(dev)->t;
 }

@@ -63,11 +63,9 @@ int vfio_pci_keep(struct pci_function *fn, struct kept *kept, bool paused, struc
 	int r;
 
 	if (!t->ops->keep)
-		return error_set_kind(
-			err, ERROR_BAD_REQUEST, EOPNOTSUPP,
-			"device %s: %s is assigned by its IOMMU group (VFIO container), "
-			"which cannot be handed over; by iommufd it can (iommufd=on)",
-			fn->id, t->name);
+		return error_set_kind(err, ERROR_BAD_REQUEST, EOPNOTSUPP,
+				      "device %s: %s cannot be handed over by its transport (%s)",
+				      fn->id, t->name, t->ops->name);
 	r = t->ops->keep(t, kept, fn->id, paused, err);
 	if (r)
 		return r;

@@ -6,6 +6,19 @@
 #include "vfio/vfio_pci.h"
 #include "vmm/machine_private.h"
 
+/* The kernel's DMA spaces; NULL: no device is in it. */
+#define SPACES 2u
+
+static struct dma_space *space_in_use(const struct machine *machine, unsigned int i)
+{
+	struct dma_space *space = i ? machine->type1 : machine->iommufd;
+
+	for (const struct machine_device *d = machine->devices; space && d; d = d->next)
+		if (!d->ejected && vfio_pci_is(d->fn) && vfio_pci_transport(d->fn)->space == space)
+			return space;
+	return NULL;
+}
+
 static int keep_device(const struct machine_device *device, struct kept *kept, bool paused,
 		       struct error *err)
 {
@@ -20,8 +33,11 @@ int machine_keep(struct machine *machine, struct kept *kept, bool paused, struct
 {
 	int r = 0;
 
-	if (!paused && machine->iommufd)
-		r = machine->iommufd->ops->keep(machine->iommufd, kept, err);
+	for (unsigned int i = 0; !r && !paused && i < SPACES; i++) {
+		struct dma_space *space = space_in_use(machine, i);
+
+		r = space ? space->ops->keep(space, kept, err) : 0;
+	}
 	for (const struct machine_device *d = machine->devices; !r && d; d = d->next)
 		if (!d->ejected)
 			r = keep_device(d, kept, paused, err);
@@ -49,12 +65,26 @@ void machine_own(struct machine *machine)
 	if (!machine->host.kept)
 		return;
 	machine->host.kept = NULL;
-	if (machine->iommufd && machine->iommufd->ops->own(machine->iommufd, &err))
-		log_error(machine->env.log, "live update", &err);
+	for (unsigned int i = 0; i < SPACES; i++) {
+		struct dma_space *space = space_in_use(machine, i);
+
+		if (space && space->ops->own(space, &err))
+			log_error(machine->env.log, "live update", &err);
+	}
 	for (struct machine_device *d = machine->devices; d; d = d->next)
 		if (!d->ejected)
 			own_device(machine, d);
 	machine_hold_serial(machine, false);
+}
+
+/* All are told; what the first one said is the error. */
+static void note(int failed, const struct error *why, int *r, struct error *err)
+{
+	if (!failed || *r)
+		return;
+	*r = failed;
+	if (err)
+		*err = *why;
 }
 
 static int hold_devices(struct machine *machine, bool hold, struct error *err)
@@ -64,11 +94,15 @@ static int hold_devices(struct machine *machine, bool hold, struct error *err)
 	for (const struct machine_device *d = machine->devices; d; d = d->next) {
 		struct error why = ERROR_INIT;
 
-		if (d->ejected || !vfio_pci_is(d->fn) || !vfio_pci_hold(d->fn, hold, &why))
-			continue;
-		if (err && !r)
-			*err = why;
-		r = r ? r : why.code;
+		if (!d->ejected && vfio_pci_is(d->fn))
+			note(vfio_pci_hold(d->fn, hold, &why), &why, &r, err);
+	}
+	for (unsigned int i = 0; i < SPACES; i++) {
+		struct dma_space *space = space_in_use(machine, i);
+		struct error why = ERROR_INIT;
+
+		if (space && space->ops->hold)
+			note(space->ops->hold(space, hold, &why), &why, &r, err);
 	}
 	return r;
 }

@@ -97,6 +97,9 @@ static struct dma_space *open_iommufd(struct machine *machine, struct error *err
 
 static struct dma_space *open_type1(struct machine *machine, struct error *err)
 {
+	if (machine->host.kept)
+		return dma_space_take_type1(machine->host.memory, machine->host.kept,
+					    machine->env.log, err);
 	return dma_space_open_type1(machine->env.log, err);
 }
 
@@ -127,21 +130,27 @@ static struct vfio_transport *open_group(struct machine *machine,
 {
 	struct new_space made = { .machine = machine };
 	struct dma_space *space = begin_space(machine, machine->type1, open_type1, &made, err);
+	struct vfio_transport *transport;
 
 	if (!space)
 		return NULL;
-	return finish_space(&made, &machine->type1,
-			    vfio_transport_open_group(config->path, space, machine->env.log, err),
-			    err);
+	if (machine->host.kept)
+		transport = vfio_transport_take_group(config->path, machine->host.kept, config->id,
+						      space, machine->env.log, err);
+	else
+		transport = vfio_transport_open_group(config->path, space, machine->env.log, err);
+	return finish_space(&made, &machine->type1, transport, err);
 }
 
 /* The cdev where the host has it, unless told otherwise: the group is as good a way. */
 static struct vfio_transport *open_transport(struct machine *machine,
 					     const struct device_config *config, struct error *err)
 {
-	/* What does not come by its own descriptor is not handed over. */
+	/* As it was opened by the process before. */
 	if (machine->host.kept)
-		return open_cdev(machine, config, err);
+		return vfio_transport_kept_group(machine->host.kept, config->id)
+			       ? open_group(machine, config, err)
+			       : open_cdev(machine, config, err);
 	/* Before a DMA space is made for it: what is wrong with the path is said first. */
 	if (config->path && vfio_device_check(config->path, err))
 		return NULL;

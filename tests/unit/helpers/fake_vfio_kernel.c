@@ -59,6 +59,11 @@ static int known_fd(struct fake_vfio_kernel *fake, int fd)
 	for (unsigned int i = 0; i < fake->device_count; i++)
 		if (same_file(fake->devices[i].fd, fd))
 			return fake->devices[i].fd;
+	for (unsigned int i = 0; i < FAKE_MAX; i++)
+		if (same_file(fake->groups[i].fd, fd))
+			return fake->groups[i].fd;
+	if (same_file(fake->container, fd))
+		return fake->container;
 	return same_file(fake->iommufd, fd) ? fake->iommufd : fd;
 }
 
@@ -160,6 +165,11 @@ static void fake_close(void *opaque, int fd)
 			dev->fd = other;
 		if (fd == fake->iommufd)
 			fake->iommufd = other;
+		if (fd == fake->container)
+			fake->container = other;
+		for (unsigned int i = 0; i < FAKE_MAX; i++)
+			if (fake->groups[i].fd == fd)
+				fake->groups[i].fd = other;
 		return;
 	}
 	fake->opened--;
@@ -206,14 +216,22 @@ static int add_map(struct fake_vfio_kernel *fake, const struct fake_dma *map)
 	return 0;
 }
 
-static int remove_map(struct fake_vfio_kernel *fake, uint64_t iova, uint64_t size)
+static struct fake_dma *find_map(struct fake_vfio_kernel *fake, uint64_t iova, uint64_t size)
 {
 	for (unsigned int i = 0; i < FAKE_MAX; i++)
-		if (fake->maps[i].size == size && fake->maps[i].iova == iova) {
-			fake->maps[i].size = 0;
-			return 0;
-		}
-	return -ENOENT;
+		if (fake->maps[i].size == size && fake->maps[i].iova == iova)
+			return &fake->maps[i];
+	return NULL;
+}
+
+static int remove_map(struct fake_vfio_kernel *fake, uint64_t iova, uint64_t size)
+{
+	struct fake_dma *there = size ? find_map(fake, iova, size) : NULL;
+
+	if (!there)
+		return -ENOENT;
+	there->size = 0;
+	return 0;
 }
 
 static void get_dirty(struct fake_vfio_kernel *fake, uint64_t iova, uint64_t size, bool clear,
@@ -475,7 +493,16 @@ static int dirty_pages(struct fake_vfio_kernel *fake,
 static int unmap_dma(struct fake_vfio_kernel *fake, struct vfio_iommu_type1_dma_unmap *args)
 {
 	struct vfio_bitmap bitmap;
+	struct fake_dma *there;
 
+	if (args->flags & VFIO_DMA_UNMAP_FLAG_VADDR) {
+		there = find_map(fake, args->iova, args->size);
+		if (args->flags != VFIO_DMA_UNMAP_FLAG_VADDR || fake->no_update_vaddr || !there ||
+		    there->no_address)
+			return -EINVAL;
+		there->no_address = true;
+		return 0;
+	}
 	if (args->flags & VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP) {
 		memcpy(&bitmap, args->data, sizeof(bitmap));
 		if (args->argsz != sizeof(*args) + sizeof(bitmap) ||
@@ -490,6 +517,17 @@ static int unmap_dma(struct fake_vfio_kernel *fake, struct vfio_iommu_type1_dma_
 
 static int map_dma(struct fake_vfio_kernel *fake, const struct vfio_iommu_type1_dma_map *args)
 {
+	struct fake_dma *there;
+
+	if (args->flags & VFIO_DMA_MAP_FLAG_VADDR) {
+		there = find_map(fake, args->iova, args->size);
+		if (args->flags != VFIO_DMA_MAP_FLAG_VADDR || !there || !there->no_address)
+			return -EINVAL;
+		there->no_address = false;
+		there->address = args->vaddr;
+		fake->changes++;
+		return 0;
+	}
 	return add_map(fake,
 		       &(struct fake_dma){ .iova = args->iova,
 					   .size = args->size,
@@ -502,7 +540,10 @@ static int container_ioctl(struct fake_vfio_kernel *fake, unsigned long request,
 {
 	switch (request) {
 	case VFIO_GET_API_VERSION: return fake->api_version;
-	case VFIO_CHECK_EXTENSION: return !fake->no_type1 && (uintptr_t)arg == VFIO_TYPE1v2_IOMMU;
+	case VFIO_CHECK_EXTENSION:
+		if ((uintptr_t)arg == VFIO_UPDATE_VADDR)
+			return fake->iommu_set && !fake->no_update_vaddr;
+		return !fake->no_type1 && (uintptr_t)arg == VFIO_TYPE1v2_IOMMU;
 	case VFIO_SET_IOMMU:
 		if (!groups_inside(fake) || fake->iommu_set)
 			return -EINVAL;

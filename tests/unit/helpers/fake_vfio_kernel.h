@@ -49,6 +49,7 @@ struct fake_dma {
 	uint64_t iova, size, address;
 	int fd;
 	bool by_file, writable;
+	bool no_address; /* given up by a process, for another's */
 };
 
 struct fake_hwpt {
@@ -65,6 +66,7 @@ struct fake_vfio_kernel {
 	const char *failed;
 	/* What there is. */
 	bool no_iommufd, no_map_file, no_type1, no_dirty_log, unprivileged, not_viable;
+	bool no_update_vaddr; /* a mediated device is in the container */
 	int api_version;
 	struct vfio_memlock memlock;
 	struct {
