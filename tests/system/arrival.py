@@ -3,7 +3,7 @@
 import os
 import threading
 
-from ferry import ApiError, Ferry, wait_for
+from ferry import SLOW, ApiError, Ferry, wait_for
 from probe import Probe
 
 
@@ -56,7 +56,7 @@ class Arrival(Probe):
 
     def wait_received(self):
         """What receive-migration returned: True, or an error."""
-        self.thread.join(60)
+        self.thread.join(60 * SLOW)
         assert not self.thread.is_alive(), "receive-migration does not end"
         return self.received
 

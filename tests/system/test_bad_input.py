@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Wrong files, options, requests and guests: an error that names object and cause, at the
 cost of that device or connection at most."""
+import contextlib
 import os
 import random
 import socket
@@ -268,7 +269,16 @@ class Guest(Case):
                 vm.ask(command, 2)
             except AssertionError:
                 self.assertIsNone(vm.process.poll(), vm.stderr())
+                self.drain(vm)
                 return
+
+    def drain(self, vm):
+        """A command that a wedged guest has not read is read by the next, and may wedge it, too."""
+        vm.put("vm.reboot")
+        vm.wait_ready()
+        vm.send("ping")
+        with contextlib.suppress(AssertionError):
+            vm.read_until("pong\r?\n", 2)
 
     def value(self, size):
         ones = (1 << 8 * size) - 1

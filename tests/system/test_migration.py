@@ -33,7 +33,7 @@ class Sending(threading.Thread):
             self.error = e
 
     def wait(self):
-        self.join(60)
+        self.join(60 * SLOW)
         assert not self.is_alive(), "send-migration does not end"
         return self.error
 
@@ -189,9 +189,9 @@ class Migration(Transfers):
             self.assertIn("verify ok", one.ask("verify"))
 
     def test_a_guest_that_writes_faster_than_the_line_is_slowed_down(self):
-        with Probe(memory="256M") as vm, Arrival() as to:
-            vm.ask(f"dirty {DIRTY:#x} 40000 0 3")
-            sending = Sending(vm, to.listen(), bandwidth=100 << 20, downtime_ms=100, connections=1)
+        with Probe(memory="128M") as vm, Arrival() as to:
+            vm.ask(f"dirty {DIRTY:#x} 12000 0 3")
+            sending = Sending(vm, to.listen(), bandwidth=50 << 20, downtime_ms=300, connections=1)
             throttled = wait_for(lambda: not sending.is_alive() or vm.get("vm.migration").get("throttle"), 40, "throttling")
             self.assertGreater(throttled, 0)
             self.assertIsNone(sending.wait())

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Linux guest under Ferry, driven by the agent on its serial port."""
+import hashlib
 import os
 import subprocess
 import sys
+import tempfile
+import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(HERE)))
@@ -56,3 +59,26 @@ class LinuxGuest(Ferry):
     def poweroff(self):
         self.agent.send_line("run poweroff -f")
         return self.wait_exit(30)
+
+
+def sh(command):
+    subprocess.run(command, shell=True, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def sha(path):
+    return hashlib.sha256(open(path, "rb").read()).hexdigest()
+
+
+class Files(unittest.TestCase):
+    def setUp(self):
+        self.dir = tempfile.mkdtemp(prefix="ferry-lab-")
+        self.addCleanup(sh, f"rm -rf {self.dir}")
+
+    def image(self, name, mib, random=True):
+        path = os.path.join(self.dir, name)
+        with open(path, "wb") as f:
+            if random:
+                f.write(os.urandom(mib << 20))
+            else:
+                f.truncate(mib << 20)
+        return path

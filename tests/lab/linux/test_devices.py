@@ -3,36 +3,11 @@
 import hashlib
 import os
 import socket
-import subprocess
-import tempfile
 import threading
 import unittest
 
 from ferry import SLOW, wait_for
-from linux_guest import LinuxGuest
-
-
-def sh(command):
-    subprocess.run(command, shell=True, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
-def sha(path):
-    return hashlib.sha256(open(path, "rb").read()).hexdigest()
-
-
-class Files(unittest.TestCase):
-    def setUp(self):
-        self.dir = tempfile.mkdtemp(prefix="ferry-lab-")
-        self.addCleanup(sh, f"rm -rf {self.dir}")
-
-    def image(self, name, mib, random=True):
-        path = os.path.join(self.dir, name)
-        with open(path, "wb") as f:
-            if random:
-                f.write(os.urandom(mib << 20))
-            else:
-                f.truncate(mib << 20)
-        return path
+from linux_guest import Files, LinuxGuest, sha, sh
 
 
 class Disk(Files):

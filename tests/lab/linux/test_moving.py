@@ -7,8 +7,7 @@ import unittest
 from arrival import Arrival
 from certificates import tls_dir
 from ferry import SLOW
-from linux_guest import Agent, LinuxGuest
-from test_devices import Files, sha, sh
+from linux_guest import Agent, Files, LinuxGuest, sha, sh
 from test_migration import free_port
 
 # Each writes bytes of its own, copies and compares them, and counts: in RAM, and one on
