@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/cleanup.h"
 
 /* How often what brings the source back is tried: it must not fail by chance. */
 #define ROLLBACK_TRIES 3
@@ -230,17 +231,21 @@ static int read_packet(struct migration_region *g, uint8_t *buf, size_t len, siz
 static int finish_packet(struct migration_region *g, struct error *err)
 {
 	uint64_t len = g->in_packet ? REGION_PACKET_HEAD - g->head_done + g->left : 0;
+	_cleanup_free_ uint8_t *rest = NULL;
 	size_t got;
 	int r;
 
+	if (len && g->rest)
+		return error_set(err, EBUSY, "what was kept of it before has not been read");
 	if (len) {
-		g->rest = len <= KEPT_BYTES ? malloc(len) : NULL;
-		if (!g->rest)
+		rest = len <= KEPT_BYTES ? malloc(len) : NULL;
+		if (!rest)
 			return error_set_errno(err, ENOMEM, "keep a packet of 0x%llx bytes",
 					       (unsigned long long)len);
-		r = read_packet(g, g->rest, len, &got, err);
+		r = read_packet(g, rest, len, &got, err);
 		if (r)
 			return r;
+		g->rest = take_ptr(rest);
 		g->rest_len = len;
 	}
 	return g->taken ? ask_pending(g, err) : 0;
