@@ -73,7 +73,7 @@ class Qemu(Vmm):
     machine = "microvm,rtc=on,acpi=off"
 
     def base(self, machine=None):
-        return [self.program, "-accel", "kvm", "-cpu", "host", "-M", machine or self.machine, "-nodefaults",
+        return [self.program, "-accel", "kvm", "-cpu", "host,arch-capabilities=off", "-M", machine or self.machine, "-nodefaults",
                 "-no-user-config", "-display", "none"]
 
     def guest(self, kernel, serial, mib, initramfs=None, cmdline=None, machine=None, more=()):

@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """A ferry without a VM, to which one comes: from a snapshot, or from another ferry."""
 import os
+import socket
 import threading
 
 from ferry import SLOW, ApiError, Ferry, wait_for
 from probe import Probe
+
+
+def free_port(family=socket.AF_INET, host="127.0.0.1"):
+    with socket.socket(family) as s:
+        s.bind((host, 0))
+        return s.getsockname()[1]
 
 
 class Arrival(Probe):

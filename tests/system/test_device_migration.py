@@ -8,10 +8,10 @@ import subprocess
 import unittest
 
 import virtio
-from arrival import Arrival
+from arrival import Arrival, free_port
 from ferry import BUILD, SLOW, ApiError, wait_for
 from probe import Probe
-from test_migration import Sending, free_port
+from test_migration import Sending
 from test_snapshot import DIRTY, Moving, fill
 from test_user_device import UserDevice
 from testdev import (DMA_CTRL, DMA_DST, DMA_LEN, DMA_SRC, DMA_STATUS, DONE, FILL, IRQ_COUNT, SCRATCH,

@@ -5,17 +5,11 @@ import socket
 import threading
 import unittest
 
-from arrival import Arrival
+from arrival import Arrival, free_port
 from ferry import SLOW, ApiError, wait_for
 from probe import Probe
 from test_devices import pattern
 from test_snapshot import DIRTY, PATTERN, Moving, fill, generation_id
-
-
-def free_port(family=socket.AF_INET, host="127.0.0.1"):
-    with socket.socket(family) as s:
-        s.bind((host, 0))
-        return s.getsockname()[1]
 
 
 class Sending(threading.Thread):

@@ -6,11 +6,11 @@ import shutil
 import subprocess
 import unittest
 
-from arrival import Arrival
+from arrival import Arrival, free_port
 from certificates import authority, certificate, tls_dir
 from ferry import BUILD, ApiError
 from probe import Probe
-from test_migration import Sending, free_port
+from test_migration import Sending
 from test_snapshot import DIRTY, Moving, fill
 
 

@@ -4,11 +4,11 @@ import socket
 import threading
 import unittest
 
-from arrival import Arrival
+from arrival import Arrival, free_port
 from ferry import SLOW, ApiError, wait_for
 from probe import Probe
 from test_devices import pattern
-from test_migration import Sending, Transfers, free_port
+from test_migration import Sending, Transfers
 from test_snapshot import DIRTY, fill
 
 

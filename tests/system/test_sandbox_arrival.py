@@ -6,11 +6,11 @@ import shutil
 import tempfile
 import unittest
 
-from arrival import Arrival
+from arrival import Arrival, free_port
 from certificates import tls_dir
 from ferry import ApiError, Ferry, run_ferry
 from probe import PROBE, Probe
-from test_migration import free_port
+
 from test_sandbox import FILTERED, GID, UID, children, landlock_abi
 from test_snapshot import DIRTY, MODES, Moving, fill
 

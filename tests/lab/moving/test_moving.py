@@ -2,13 +2,15 @@
 """A Linux guest that is busy on four CPUs and a disk while it moves."""
 import os
 import re
+import sys
 import unittest
 
-from arrival import Arrival
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "linux"))
+from linux_guest import Agent, Files, LinuxGuest, sha, sh  # noqa: E402
+
+from arrival import Arrival, free_port
 from certificates import tls_dir
 from ferry import SLOW
-from linux_guest import Agent, Files, LinuxGuest, sha, sh
-from test_migration import free_port
 
 # Each writes bytes of its own, copies and compares them, and counts: in RAM, and one on
 # the disk. What it finds wrong stays in /tmp/bad.
