@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a device says about itself: regions, interrupts. Nothing of it is believed. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,6 +33,40 @@ int kernel_device_get_info(struct kernel_device *dev, struct error *err)
 	dev->has_hot_reset = !dev->has_reset && dev->t.is_pci && kernel_device_can_hot_reset(dev);
 	dev->t.resettable = dev->has_reset || dev->has_hot_reset;
 	return 0;
+}
+
+struct kernel_device *kernel_device_take(const struct vfio_transport_ops *ops,
+					 const char *sysfs_path, int fd, const char *id,
+					 struct dma_space *space, struct log *log,
+					 struct error *err)
+{
+	const struct vfio_kernel *kernel = kernel_space_of(space)->kernel;
+	_cleanup_free_ struct sysfs_device *sysfs = NULL;
+	_cleanup_free_ struct kernel_device *dev = NULL;
+
+	if (fd < 0) {
+		error_set(err, ENOENT, "%s: its descriptor did not come along", id);
+		return NULL;
+	}
+	sysfs = calloc(1, sizeof(*sysfs));
+	dev = calloc(1, sizeof(*dev));
+	if (!sysfs || !dev) {
+		error_set_errno(err, ENOMEM, "open a device");
+		vfio_kernel_close(kernel, fd);
+		return NULL;
+	}
+	dev->kernel = kernel;
+	dev->log = log;
+	dev->t.ops = ops;
+	dev->t.space = space;
+	dev->t.fd = fd;
+	/* In a sandbox its path need not be there. */
+	snprintf(dev->t.name, sizeof(dev->t.name), "%s",
+		 sysfs_device_read(sysfs_path, sysfs, NULL) ? id : sysfs->name);
+	if (!kernel_device_get_info(dev, err))
+		return take_ptr(dev);
+	vfio_kernel_close(kernel, fd);
+	return NULL;
 }
 
 static int compare_areas(const void *a, const void *b)

@@ -37,6 +37,12 @@ struct vfio_transport *vfio_cdev_open_given(int device_fd, uint32_t *devid, stru
 
 /* VFIO_DEVICE_GET_INFO: fills the rest of t. t.fd and t.name are set. */
 int kernel_device_get_info(struct kernel_device *dev, struct error *err);
+/* One that another process had open as fd (-1: it did not come along), under id; its path
+ * is for messages. fd is taken over: closed where NULL is returned. */
+struct kernel_device *kernel_device_take(const struct vfio_transport_ops *ops,
+					 const char *sysfs_path, int fd, const char *id,
+					 struct dma_space *space, struct log *log,
+					 struct error *err);
 /* Whether a reset of the device's bus would reset this one device only. */
 bool kernel_device_can_hot_reset(struct kernel_device *dev);
 

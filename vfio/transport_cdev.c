@@ -220,34 +220,17 @@ struct vfio_transport *vfio_transport_take_cdev(const char *sysfs_path, struct k
 						const char *id, struct dma_space *space,
 						struct log *log, struct error *err)
 {
-	_cleanup_free_ struct sysfs_device *sysfs = calloc(1, sizeof(*sysfs));
-	_cleanup_free_ struct kernel_device *dev = calloc(1, sizeof(*dev));
 	const uint8_t *facts = kept_facts(kept, FACTS_SIZE, "%s/device", id);
+	int fd = facts ? kept_take(kept, "%s/device", id) : -1;
+	struct kernel_device *dev =
+		kernel_device_take(&cdev_ops, sysfs_path, fd, id, space, log, err);
 
-	if (!sysfs || !dev) {
-		error_set_errno(err, ENOMEM, "open a device");
+	if (!dev || !facts) /* no device comes without them */
 		return NULL;
-	}
-	dev->t.fd = facts ? kept_take(kept, "%s/device", id) : -1;
-	if (dev->t.fd < 0) {
-		error_set(err, ENOENT, "%s: its descriptor did not come along", id);
-		return NULL;
-	}
-	dev->kernel = kernel_space_of(space)->kernel;
-	dev->log = log;
-	dev->t.ops = &cdev_ops;
-	dev->t.space = space;
-	/* Its path is for messages now: in a sandbox it need not be there. */
-	snprintf(dev->t.name, sizeof(dev->t.name), "%s",
-		 sysfs_device_read(sysfs_path, sysfs, NULL) ? id : sysfs->name);
 	dev->devid = load_le32(facts);
-	if (kernel_device_get_info(dev, err)) {
-		vfio_kernel_close(dev->kernel, dev->t.fd);
-		return NULL;
-	}
 	dev->attachment.name = dev->t.name;
 	dma_iommufd_take(space, &dev->attachment, load_le32(facts + 4));
-	return &take_ptr(dev)->t;
+	return &dev->t;
 }
 
 struct vfio_transport *vfio_transport_open_cdev(const char *sysfs_path, int device_fd,

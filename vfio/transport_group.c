@@ -111,31 +111,18 @@ struct vfio_transport *vfio_transport_take_group(const char *sysfs_path, struct 
 						 const char *id, struct dma_space *space,
 						 struct log *log, struct error *err)
 {
-	_cleanup_free_ struct sysfs_device *sysfs = calloc(1, sizeof(*sysfs));
-	_cleanup_free_ struct kernel_device *dev = calloc(1, sizeof(*dev));
 	const char *group = kept_facts(kept, SYSFS_NAME_MAX, "%s/group-device", id);
+	int fd = group ? kept_take(kept, "%s/group-device", id) : -1;
+	struct kernel_device *dev =
+		kernel_device_take(&group_ops, sysfs_path, fd, id, space, log, err);
 	char name[SYSFS_NAME_MAX];
 
-	if (!sysfs || !dev) {
-		error_set_errno(err, ENOMEM, "open a device");
+	if (!dev || !group) /* no device comes without it */
 		return NULL;
-	}
-	dev->t.fd = group ? kept_take(kept, "%s/group-device", id) : -1;
-	if (dev->t.fd < 0) {
-		error_set(err, ENOENT, "%s: its descriptor did not come along", id);
-		return NULL;
-	}
-	dev->kernel = kernel_space_of(space)->kernel;
-	dev->log = log;
-	dev->t.ops = &group_ops;
-	dev->t.space = space;
-	/* Its path is for messages now: in a sandbox it need not be there. */
-	snprintf(dev->t.name, sizeof(dev->t.name), "%s",
-		 sysfs_device_read(sysfs_path, sysfs, NULL) ? id : sysfs->name);
 	snprintf(name, sizeof(name), "%.*s", SYSFS_NAME_MAX - 1, group);
-	if (kernel_device_get_info(dev, err) || dma_type1_take_device(space, name, dev, err)) {
-		vfio_kernel_close(dev->kernel, dev->t.fd);
-		return NULL;
-	}
-	return &take_ptr(dev)->t;
+	if (!dma_type1_take_device(space, name, dev, err))
+		return &dev->t;
+	vfio_kernel_close(dev->kernel, dev->t.fd);
+	free(dev);
+	return NULL;
 }
