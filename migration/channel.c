@@ -186,6 +186,12 @@ const char *channel_io(const struct channel *channel)
 	return channel->socket_ops->name;
 }
 
+void channel_disown_error(const struct channel *channel, struct error *err)
+{
+	if (!channel->failed && (err->code == -ECONNRESET || err->code == -EPIPE))
+		err->code = -EIO;
+}
+
 bool channel_zero_copy(const struct channel *channel)
 {
 	return channel->zero_copy;

@@ -72,6 +72,10 @@ struct channel *channel_renew(struct channel *channel, const struct channel_opti
 
 int channel_fd(const struct channel *channel);	       /* for poll */
 const char *channel_io(const struct channel *channel); /* "io_uring", "plain" */
+/* Of an error of something else than the channel, while it was in use: a device's server that
+ * is gone (ECONNRESET) is no peer that is gone, which would be asked why. Its code becomes
+ * -EIO, unless the channel has failed. */
+void channel_disown_error(const struct channel *channel, struct error *err);
 bool channel_zero_copy(const struct channel *channel);
 uint64_t channel_sent(const struct channel *channel); /* bytes, any thread */
 uint64_t channel_received(const struct channel *channel);

@@ -81,6 +81,8 @@ static void *run_receiver(void *opaque)
 				      receiver->device->id);
 	}
 	if (r) {
+		if (r != -ENODATA)
+			channel_disown_error(receiver->channel, &error);
 		receive_note_error(receive, &error);
 		return NULL;
 	}

@@ -221,8 +221,10 @@ static void *run_sender(void *opaque)
 		pthread_mutex_unlock(&send->round_lock);
 		if (!r) {
 			r = take_step(sender, step, steps, &error);
-			if (r)
+			if (r) {
+				channel_disown_error(sender->channel, &error);
 				send_note_error(send, &error);
+			}
 		}
 		pthread_mutex_lock(&send->round_lock);
 		if (steps == send->devices.steps && step != DEVICE_STEP_PRECOPY &&

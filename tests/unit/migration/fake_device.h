@@ -50,7 +50,8 @@ struct fake_device {
 	unsigned int reinits;	/* how often it has initial bytes anew */
 	bool dma, no_rollback;
 	enum fake_device_step fails;
-	uint64_t page; /* its own, in region 0 */
+	int fails_with; /* errno; 0: EIO */
+	uint64_t page;	/* its own, in region 0 */
 	/* what went on */
 	_Atomic uint64_t at;
 	uint64_t end, loaded_at_pause;
@@ -74,7 +75,8 @@ static inline int fake_device_fail(struct fake_device *d, enum fake_device_step 
 {
 	if (d->fails != step)
 		return 0;
-	return error_set(err, EIO, "device %s: fake step %d fails", d->base.id, step);
+	return error_set(err, d->fails_with ? d->fails_with : EIO, "device %s: fake step %d fails",
+			 d->base.id, step);
 }
 
 static inline void fake_device_expect(struct fake_device *d, bool right)

@@ -40,6 +40,7 @@ enum fake_step {
 	FAKE_RESUMED, /* after it runs, before anybody is told */
 	FAKE_CHECK_POSTCOPY,
 	FAKE_EXPECT_POSTCOPY,
+	FAKE_DESTROY, /* cannot fail */
 	FAKE_STEPS,
 };
 
@@ -442,6 +443,7 @@ static inline void fake_destroy(void *opaque)
 	fake_count_running(m, false);
 	pthread_mutex_unlock(&m->lock);
 	fake_unmap(m);
+	fake_hook(m, FAKE_DESTROY, NULL);
 	if (m->locked)
 		atomic_store(&m->world->locked, 0);
 	m->locked = false;

@@ -149,6 +149,44 @@ START_TEST(step_that_fails_leaves_source_and_its_devices_running)
 }
 END_TEST
 
+/* Much RAM that is given up. */
+static int destroy_slowly(struct fake_machine *m, enum fake_step step)
+{
+	if (step == FAKE_DESTROY)
+		nanosleep(&(struct timespec){ .tv_nsec = 400000000 }, NULL);
+	return 0;
+}
+
+static const struct {
+	enum fake_device_step step;
+	enum channel_kind kind;
+} losses[] = {
+	{ FAKE_SAVE_READ, CHANNEL_URING },  { FAKE_QUIESCE, CHANNEL_URING },
+	{ FAKE_REST_READ, CHANNEL_PLAIN },  { FAKE_LOAD_WRITE, CHANNEL_URING },
+	{ FAKE_LOAD_WRITE, CHANNEL_PLAIN }, { FAKE_LOAD_END, CHANNEL_URING },
+};
+
+/* Its server: who has it says so, and neither waits for the other to say why. */
+START_TEST(device_that_is_gone_is_named_by_both)
+{
+	enum fake_device_step step = losses[_i].step;
+	struct fake_device *where = step < FAKE_LOAD_BEGIN ? source : target;
+
+	setup(false, 2, 300000, 100000);
+	f.target.hook = destroy_slowly;
+	f.send_options.kind = f.receive_options.kind = losses[_i].kind;
+	where[1].fails = step;
+	where[1].fails_with = ECONNRESET;
+	fixture_run(&f);
+	assert_devices_stayed(2);
+	ck_assert_msg(strstr(f.send_error.message, "device vf1: fake step"), "%s",
+		      f.send_error.message);
+	ck_assert_msg(strstr(f.receive_error.message, "device vf1: fake step"), "%s",
+		      f.receive_error.message);
+	fixture_free(&f);
+}
+END_TEST
+
 START_TEST(device_that_cannot_go_back_is_named_and_the_vm_goes_on)
 {
 	setup(false, 2, 1000, 1000);
@@ -408,6 +446,7 @@ static Suite *devices_suite(void)
 	tcase_add_test(tcase, states_too_large_for_the_downtime_end_it_with_the_time_they_take);
 	tcase_add_loop_test(tcase, step_that_fails_leaves_source_and_its_devices_running, 0,
 			    2 * (FAKE_DEVICE_STEPS - 1));
+	tcase_add_loop_test(tcase, device_that_is_gone_is_named_by_both, 0, ARRAY_SIZE(losses));
 	tcase_add_test(tcase, device_that_cannot_go_back_is_named_and_the_vm_goes_on);
 	tcase_add_test(tcase, several_devices_without_p2p_are_refused_before_anything_starts);
 	tcase_add_test(tcase, one_device_needs_no_p2p);

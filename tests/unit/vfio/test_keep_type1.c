@@ -24,9 +24,9 @@ static void setup(void)
 	for (unsigned int i = 0; i < guest_memory_region_count(memory); i++) {
 		const struct guest_memory_region *r = guest_memory_region(memory, i);
 
-		ck_assert_int_eq(guest_memory_add(k.memory, r->gpa, r->size, dup(r->memfd),
-						  r->offset, &err),
-				 0);
+		ck_assert_int_eq(
+			guest_memory_add(k.memory, r->gpa, r->size, dup(r->memfd), r->offset, &err),
+			0);
 	}
 }
 
