@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Huge pages: for RAM that the guest is known to use at once, and when there must be none. */
+#include <string.h>
 #include <sys/mman.h>
 
 #include "base/bytes.h"
+#include "base/thread.h"
 #include "memory/guest_memory_private.h"
 
 #ifndef MADV_POPULATE_WRITE
@@ -14,18 +16,29 @@
 
 #define THP_SIZE (2 * MIB)
 
-static void expect(const struct guest_memory_region *r, uint64_t start, uint64_t end)
+static bool stopped(struct guest_memory *memory)
 {
-	uint8_t *hva = r->hva + (start - r->gpa);
+	bool stop;
 
-	/* MADV_COLLAPSE makes a huge page of an extent that has at least one page. */
-	for (uint64_t offset = 0; offset < end - start; offset += THP_SIZE)
-		if (madvise(hva + offset, GUEST_PAGE_SIZE, MADV_POPULATE_WRITE))
-			return;
-	madvise(hva, end - start, MADV_COLLAPSE);
+	pthread_mutex_lock(&memory->expecting.lock);
+	stop = memory->expecting.stop;
+	pthread_mutex_unlock(&memory->expecting.lock);
+	return stop;
 }
 
-void guest_memory_expect(struct guest_memory *memory, uint64_t gpa, uint64_t len)
+static void allocate(struct guest_memory *memory, const struct expected *e)
+{
+	/* MADV_COLLAPSE makes a huge page of an extent that has at least one page. */
+	for (uint64_t offset = 0; offset < e->size; offset += THP_SIZE)
+		if (stopped(memory) ||
+		    madvise(e->hva + offset, GUEST_PAGE_SIZE, MADV_POPULATE_WRITE))
+			return;
+	madvise(e->hva, e->size, MADV_COLLAPSE);
+}
+
+/* Calls fn with each whole extent of RAM that the range touches, where huge pages are wanted. */
+static void for_each_range(struct guest_memory *memory, uint64_t gpa, uint64_t len,
+			   void (*fn)(struct guest_memory *memory, const struct expected *e))
 {
 	uint64_t last = gpa + len < gpa ? UINT64_MAX : gpa + len;
 
@@ -38,8 +51,94 @@ void guest_memory_expect(struct guest_memory *memory, uint64_t gpa, uint64_t len
 		if (last < end)
 			end = MIN(end, align_up(last, THP_SIZE));
 		if (memory->regions[i]->transparent_hugepages && len && start < end)
-			expect(r, start, end);
+			fn(memory, &(struct expected){ r->hva + (start - r->gpa), end - start });
 	}
+}
+
+void guest_memory_make_huge(struct guest_memory *memory, uint64_t gpa, uint64_t len)
+{
+	for_each_range(memory, gpa, len, allocate);
+}
+
+/* The next of those that are left; none: the thread ends. */
+static bool take(struct guest_memory *memory, struct expected *e)
+{
+	bool some;
+
+	pthread_mutex_lock(&memory->expecting.lock);
+	some = memory->expecting.count > 0 && !memory->expecting.stop;
+	memory->expecting.done = !some;
+	if (some) {
+		*e = memory->expecting.left[0];
+		memory->expecting.count--;
+		memmove(memory->expecting.left, memory->expecting.left + 1,
+			memory->expecting.count * sizeof(*e));
+	}
+	pthread_mutex_unlock(&memory->expecting.lock);
+	return some;
+}
+
+static void *run(void *opaque)
+{
+	struct guest_memory *memory = opaque;
+	struct expected e;
+
+	while (take(memory, &e))
+		allocate(memory, &e);
+	return NULL;
+}
+
+/* Whoever runs takes it; true: nobody does. More than fits is not expected. */
+static bool add(struct guest_memory *memory, const struct expected *e)
+{
+	bool nobody;
+
+	pthread_mutex_lock(&memory->expecting.lock);
+	if (memory->expecting.count < EXPECTED_MAX)
+		memory->expecting.left[memory->expecting.count++] = *e;
+	nobody = !memory->expecting.started || memory->expecting.done;
+	if (nobody)
+		memory->expecting.done = false;
+	pthread_mutex_unlock(&memory->expecting.lock);
+	return nobody;
+}
+
+static void expect(struct guest_memory *memory, const struct expected *e)
+{
+	if (!add(memory, e))
+		return;
+	guest_memory_expect_wait(memory); /* one that has just ended */
+	/* It inherits its starter's confinement. */
+	memory->expecting.started = !thread_start(&memory->expecting.thread, NULL, THREAD_IO,
+						  "expect", run, memory, NULL);
+	if (!memory->expecting.started)
+		run(memory);
+}
+
+void guest_memory_expect(struct guest_memory *memory, uint64_t gpa, uint64_t len)
+{
+	for_each_range(memory, gpa, len, expect);
+}
+
+void guest_memory_expect_wait(struct guest_memory *memory)
+{
+	if (memory->expecting.started)
+		pthread_join(memory->expecting.thread, NULL);
+	memory->expecting.started = false;
+}
+
+void guest_memory_expect_init(struct guest_memory *memory)
+{
+	pthread_mutex_init(&memory->expecting.lock, NULL);
+}
+
+void guest_memory_expect_destroy(struct guest_memory *memory)
+{
+	pthread_mutex_lock(&memory->expecting.lock);
+	memory->expecting.stop = true;
+	pthread_mutex_unlock(&memory->expecting.lock);
+	guest_memory_expect_wait(memory);
+	pthread_mutex_destroy(&memory->expecting.lock);
 }
 
 void guest_memory_allow_huge(struct guest_memory *memory, bool allow)

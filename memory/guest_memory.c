@@ -17,6 +17,7 @@ void guest_memory_free(struct guest_memory *memory)
 {
 	if (!memory)
 		return;
+	guest_memory_expect_destroy(memory);
 	while (memory->count) {
 		struct region *region = memory->regions[--memory->count];
 		bool shared = false;

@@ -110,16 +110,22 @@ int guest_memory_iov(const struct guest_memory *memory, uint64_t gpa, uint64_t l
 void guest_memory_mark_dirty(struct guest_memory *memory, uint64_t gpa, uint64_t len);
 
 /*
- * Tells that the guest is about to use all of [gpa, gpa + len): where transparent huge
- * pages are asked for, the 2 MiB extents of the range are allocated now, as huge pages.
- * Without it a memfd gets small ones on hosts with shmem_enabled=never (the kernel's
- * default), and each costs the guest a fault. Advice: nothing fails, addresses outside
- * RAM are ignored. Keeps what is there. Control plane, before the guest runs.
+ * Allocates the 2 MiB extents that [gpa, gpa + len) touches as huge pages, where transparent
+ * huge pages are asked for. Without it a memfd gets small ones on hosts with
+ * shmem_enabled=never (the kernel's default), and each costs a fault. Advice: nothing fails,
+ * addresses outside RAM are ignored. Keeps what is there. Any thread.
  */
+void guest_memory_make_huge(struct guest_memory *memory, uint64_t gpa, uint64_t len);
+
+/* That, by a thread beside what goes on: the guest is about to use all of the range, and need
+ * not wait to begin. Control plane, one caller at a time. */
 void guest_memory_expect(struct guest_memory *memory, uint64_t gpa, uint64_t len);
 
+/* Waits until everything that was expected is there. As guest_memory_expect(). */
+void guest_memory_expect_wait(struct guest_memory *memory);
+
 /*
- * Allocates every page now, in parallel; huge pages as guest_memory_expect() has them,
+ * Allocates every page now, in parallel; huge pages as guest_memory_make_huge() has them,
  * unless a guest or a device uses RAM already. What pins RAM allocates it all, too, but
  * in one thread, and by file in small pages. Control plane. -ENOMEM.
  */

@@ -306,6 +306,17 @@ int guest_memory_prefault(struct guest_memory *memory, bool in_use, struct error
 	return r;
 }
 
+struct guest_memory *guest_memory_new_empty(struct error *err)
+{
+	struct guest_memory *memory = calloc(1, sizeof(*memory));
+
+	if (memory)
+		guest_memory_expect_init(memory);
+	else
+		error_set_errno(err, ENOMEM, "create guest RAM");
+	return memory;
+}
+
 struct guest_memory *guest_memory_new(const struct guest_memory_options *options, struct error *err)
 {
 	_cleanup_close_ int memfd = -1;
@@ -313,11 +324,9 @@ struct guest_memory *guest_memory_new(const struct guest_memory_options *options
 
 	if (check_options(options, err))
 		return NULL;
-	memory = calloc(1, sizeof(*memory));
-	if (!memory) {
-		error_set_errno(err, ENOMEM, "create guest RAM");
+	memory = guest_memory_new_empty(err);
+	if (!memory)
 		return NULL;
-	}
 	memfd = create_memfd(options, err);
 	if (memfd < 0 || insert_all(memory, options, &memfd, err)) {
 		guest_memory_free(memory);
@@ -371,15 +380,6 @@ int guest_memory_add(struct guest_memory *memory, uint64_t gpa, uint64_t size, i
 				       gpa);
 	r = region_insert(memory, &want, &(struct region_advice){ 0 }, err);
 	return r;
-}
-
-struct guest_memory *guest_memory_new_empty(struct error *err)
-{
-	struct guest_memory *memory = calloc(1, sizeof(*memory));
-
-	if (!memory)
-		error_set_errno(err, ENOMEM, "create guest RAM");
-	return memory;
 }
 
 int guest_memory_add_private(struct guest_memory *memory, uint64_t gpa, uint64_t size, int fd,

@@ -3,6 +3,7 @@
 #ifndef MEMORY_GUEST_MEMORY_PRIVATE_H
 #define MEMORY_GUEST_MEMORY_PRIVATE_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "memory/dirty_bitmap.h"
@@ -17,7 +18,23 @@ struct region {
 	bool transparent_hugepages;   /* wanted, and hva is aligned for them */
 };
 
+/* What expect.c allocates beside: host ranges of whole 2 MiB extents. */
+#define EXPECTED_MAX 16
+
+struct expected {
+	uint8_t *hva;
+	uint64_t size;
+};
+
 struct guest_memory {
+	struct {
+		pthread_t thread;
+		bool started; /* control plane; until it is joined */
+		pthread_mutex_t lock;
+		bool done, stop; /* under the lock, as are those that are left */
+		unsigned int count;
+		struct expected left[EXPECTED_MAX];
+	} expecting;
 	unsigned int count;
 	struct region *regions[REGIONS_MAX]; /* sorted by gpa */
 	/* While set, mark_dirty writes into the regions' bitmaps. They stay allocated
@@ -29,6 +46,10 @@ struct guest_memory {
 
 /* Allocates the bitmap of a region that has none. */
 int region_track(struct region *region, struct error *err);
+
+/* Of a new one; of one that is about to be freed: ends the thread. */
+void guest_memory_expect_init(struct guest_memory *memory);
+void guest_memory_expect_destroy(struct guest_memory *memory);
 
 /* Bytes from gpa to the end of the region that holds it. */
 static inline uint64_t region_rest(const struct guest_memory_region *r, uint64_t gpa)

@@ -83,7 +83,7 @@ static void expect_huge(struct guest_memory *memory, const struct page_run *run)
 		 end = align_down(run->gpa + run->len, HUGE_PAGE);
 
 	if (start < end)
-		guest_memory_expect(memory, start, end - start);
+		guest_memory_make_huge(memory, start, end - start);
 }
 
 /*

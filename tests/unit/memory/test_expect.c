@@ -72,7 +72,11 @@ START_TEST(expected_ram_is_allocated_in_whole_extents)
 {
 	struct guest_memory *m = make(LOW, true);
 
-	guest_memory_expect(m, EXTENT + 4096, EXTENT);
+	if (_i)
+		guest_memory_make_huge(m, EXTENT + 4096, EXTENT);
+	else
+		guest_memory_expect(m, EXTENT + 4096, EXTENT);
+	guest_memory_expect_wait(m);
 	ck_assert_uint_eq(allocated(m), host_collapses() ? 2 * EXTENT : 2 * GUEST_PAGE_SIZE);
 	guest_memory_free(m);
 }
@@ -81,12 +85,16 @@ END_TEST
 START_TEST(expecting_keeps_what_is_there)
 {
 	struct guest_memory *m = make(LOW, true);
-	char text[8] = "";
+	char text[8] = "", meanwhile[10] = "";
 
 	ck_assert_int_eq(guest_memory_write(m, 0, "first", 6), 0);
 	ck_assert_int_eq(guest_memory_write(m, EXTENT - 6, "last!", 6), 0);
 	guest_memory_expect(m, 0, EXTENT);
 	guest_memory_expect(m, 0, EXTENT);
+	ck_assert_int_eq(guest_memory_write(m, EXTENT / 4, "meanwhile", 10), 0);
+	guest_memory_expect_wait(m);
+	ck_assert_int_eq(guest_memory_read(m, EXTENT / 4, meanwhile, 10), 0);
+	ck_assert_str_eq(meanwhile, "meanwhile");
 	ck_assert_int_eq(guest_memory_read(m, 0, text, 6), 0);
 	ck_assert_str_eq(text, "first");
 	ck_assert_int_eq(guest_memory_read(m, EXTENT - 6, text, 6), 0);
@@ -103,8 +111,38 @@ START_TEST(expected_range_may_cross_the_hole_and_the_end)
 	struct guest_memory *m = make(LOW + EXTENT + EXTENT / 2, true);
 
 	guest_memory_expect(m, LOW - EXTENT, UINT64_MAX);
+	guest_memory_expect_wait(m);
 	ck_assert_uint_eq(allocated(m), host_collapses() ? 2 * EXTENT : 2 * GUEST_PAGE_SIZE);
 	guest_memory_free(m);
+}
+END_TEST
+
+START_TEST(one_call_after_another_and_more_than_fit_are_advice)
+{
+	struct guest_memory *m = make(LOW, true);
+
+	for (int i = 0; i < 3; i++) {
+		guest_memory_expect(m, 0, EXTENT);
+		guest_memory_expect_wait(m);
+		guest_memory_expect_wait(m);
+	}
+	ck_assert_uint_eq(allocated(m), host_collapses() ? EXTENT : GUEST_PAGE_SIZE);
+	for (int i = 0; i < 100; i++)
+		guest_memory_expect(m, EXTENT, EXTENT);
+	guest_memory_expect_wait(m);
+	ck_assert_uint_ge(allocated(m), host_collapses() ? 2 * EXTENT : 2 * GUEST_PAGE_SIZE);
+	guest_memory_free(m);
+}
+END_TEST
+
+START_TEST(ram_is_freed_while_it_is_being_allocated)
+{
+	for (int i = 0; i < 20; i++) {
+		struct guest_memory *m = make(LOW, true);
+
+		guest_memory_expect(m, 0, LOW);
+		guest_memory_free(m);
+	}
 }
 END_TEST
 
@@ -115,6 +153,7 @@ START_TEST(nothing_is_allocated_outside_of_ram_or_for_nothing)
 	guest_memory_expect(m, LOW, HIGH);
 	guest_memory_expect(m, 0, 0);
 	guest_memory_expect(m, UINT64_MAX, UINT64_MAX);
+	guest_memory_expect_wait(m);
 	ck_assert_uint_eq(allocated(m), 0);
 	guest_memory_free(m);
 }
@@ -125,6 +164,7 @@ START_TEST(without_huge_pages_wanted_nothing_is_allocated)
 	struct guest_memory *m = make(LOW, false);
 
 	guest_memory_expect(m, 0, LOW);
+	guest_memory_expect_wait(m);
 	ck_assert_uint_eq(allocated(m), 0);
 	guest_memory_free(m);
 }
@@ -138,9 +178,11 @@ int main(void)
 	int failed;
 
 	tcase_add_test(t, prefaulted_ram_is_all_there_and_keeps_its_contents);
-	tcase_add_test(t, expected_ram_is_allocated_in_whole_extents);
+	tcase_add_loop_test(t, expected_ram_is_allocated_in_whole_extents, 0, 2);
 	tcase_add_test(t, expecting_keeps_what_is_there);
 	tcase_add_test(t, expected_range_may_cross_the_hole_and_the_end);
+	tcase_add_test(t, one_call_after_another_and_more_than_fit_are_advice);
+	tcase_add_test(t, ram_is_freed_while_it_is_being_allocated);
 	tcase_add_test(t, nothing_is_allocated_outside_of_ram_or_for_nothing);
 	tcase_add_test(t, without_huge_pages_wanted_nothing_is_allocated);
 	suite_add_tcase(s, t);

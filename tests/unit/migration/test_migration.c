@@ -116,7 +116,7 @@ static bool host_collapses(void)
 	options.low_end = options.high_start = 4 * GIB;
 	memory = guest_memory_new(&options, NULL);
 	ck_assert_ptr_nonnull(memory);
-	guest_memory_expect(memory, 0, 2 * MIB);
+	guest_memory_make_huge(memory, 0, 2 * MIB);
 	bytes = huge_bytes(guest_memory_region(memory, 0));
 	guest_memory_free(memory);
 	return bytes;
