@@ -33,7 +33,7 @@ int kvm_open(struct kvm *kvm, struct error *err)
 {
 	int version, size, r;
 
-	*kvm = (struct kvm){ .fd = -1, .vm_fd = -1 };
+	*kvm = (struct kvm)KVM_INIT;
 	kvm->fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	if (kvm->fd < 0) {
 		if (errno == EACCES)
@@ -78,7 +78,7 @@ void kvm_close(struct kvm *kvm)
 			close(kvm->vm_fd);
 		close(kvm->fd);
 	}
-	*kvm = (struct kvm){ .fd = -1, .vm_fd = -1 };
+	*kvm = (struct kvm)KVM_INIT;
 }
 
 int kvm_check(const struct kvm *kvm, int capability)
@@ -86,6 +86,14 @@ int kvm_check(const struct kvm *kvm, int capability)
 	int r = ioctl(kvm->vm_fd, KVM_CHECK_EXTENSION, (unsigned long)capability);
 
 	return r < 0 ? 0 : r;
+}
+
+uint32_t kvm_tsc_khz(const struct kvm *kvm)
+{
+	int khz =
+		kvm_check(kvm, KVM_CAP_VM_TSC_CONTROL) ? ioctl(kvm->vm_fd, KVM_GET_TSC_KHZ, 0) : 0;
+
+	return khz > 0 ? (uint32_t)khz : 0;
 }
 
 int kvm_set_slot(struct kvm *kvm, uint32_t slot, uint32_t flags,

@@ -23,6 +23,12 @@ struct kvm {
 	uint32_t dirty_ring_bytes; /* per vCPU; 0: the log is used */
 };
 
+/* Closed. */
+#define KVM_INIT \
+	{ \
+		.fd = -1, .vm_fd = -1 \
+	}
+
 /* Opens /dev/kvm (the message says what to do where it is missing or not
  * permitted), makes a VM. */
 int kvm_open(struct kvm *kvm, struct error *err);
@@ -35,6 +41,9 @@ void kvm_close(struct kvm *kvm);
 
 /* KVM_CHECK_EXTENSION on the VM: 0 where absent. */
 int kvm_check(const struct kvm *kvm, int capability);
+/* How fast a guest's TSC runs where nothing else is asked for; 0: a vCPU has to be asked
+ * (before Linux 5.18). */
+uint32_t kvm_tsc_khz(const struct kvm *kvm);
 
 /* Every region of memory as memslot (index = region index). */
 int kvm_map_memory(struct kvm *kvm, const struct guest_memory *memory, bool log_dirty,

@@ -377,6 +377,16 @@ static int create_vcpus(struct machine *machine, const struct x86_boot *boot, st
 	return 0;
 }
 
+static int make_kvm(struct machine *machine, const struct machine_incoming *incoming,
+		    struct error *err)
+{
+	if (!incoming || !incoming->kvm || incoming->kvm->vm_fd < 0)
+		return kvm_open(&machine->kvm, err);
+	machine->kvm = *incoming->kvm;
+	*incoming->kvm = (struct kvm)KVM_INIT;
+	return 0;
+}
+
 static int assemble(struct machine *machine, const struct vm_config *config,
 		    const struct machine_incoming *incoming, struct error *err)
 {
@@ -385,7 +395,7 @@ static int assemble(struct machine *machine, const struct vm_config *config,
 
 	machine->vcpu_count = config->cpus.boot_vcpus;
 	choose_topology(machine, &config->cpus);
-	r = kvm_open(&machine->kvm, err);
+	r = make_kvm(machine, incoming, err);
 	if (!r)
 		r = x86_cpuid_supported(machine->kvm.fd, machine->supported, err);
 	if (!r)
@@ -428,7 +438,7 @@ struct machine *machine_new(const struct vm_config *config, const struct machine
 	machine->host.loop = env->loop;
 	machine->host.threads = env->threads;
 	machine->host.log = env->log;
-	machine->kvm = (struct kvm){ .fd = -1, .vm_fd = -1 };
+	machine->kvm = (struct kvm)KVM_INIT;
 	pthread_mutex_init(&machine->lock, NULL);
 	if (incoming) {
 		machine->layout = incoming->layout;

@@ -21,6 +21,7 @@
 #include "memory/dirty_source.h"
 #include "vmm/console.h"
 
+struct kvm;
 struct machine;
 struct plugin_host;
 struct vfio_given;
@@ -62,6 +63,9 @@ struct machine_incoming {
 	/* Its RAM, with the regions that it had, taken over on success; NULL: it is made,
 	 * empty. */
 	struct guest_memory *memory;
+	/* A VM of KVM that is made already (machine_check_cpu()), taken over where it is open:
+	 * then it is closed here. NULL: one is made. */
+	struct kvm *kvm;
 	bool disks_unlocked; /* machine_lock_disks() follows */
 	/* Live update: what the process has open whose machine it still is. Taken out while
 	 * it is made and loaded; freed before machine_own(), it leaves all as it is. */
@@ -103,8 +107,10 @@ int machine_load(struct machine *machine, const struct state_node *node, struct 
 int machine_renew_generation_id(struct machine *machine, struct error *err);
 /* The node "cpu": what another host's CPU must have. */
 int machine_save_cpu(struct machine *machine, struct state_writer *writer, struct error *err);
-/* May a machine with that node run on this host? Needs no machine. */
-int machine_check_cpu(const struct state_node *node, struct error *err);
+/* May a machine with that node run on this host? Needs no machine. kvm, closed: left open on
+ * success, for machine_incoming, where the host's kernel lets the VM that was asked be used.
+ * Making and closing one takes a few ms. NULL: it is closed. */
+int machine_check_cpu(const struct state_node *node, struct kvm *kvm, struct error *err);
 /* Where things are, for machine_incoming: a new reference. */
 json_t *machine_layout(struct machine *machine, struct error *err);
 

@@ -196,34 +196,44 @@ int machine_save_cpu(struct machine *machine, struct state_writer *writer, struc
 	return 0;
 }
 
-/* How fast a guest's TSC would run here is known to a vCPU alone on older kernels. */
-static uint32_t host_tsc_khz(struct kvm *kvm)
+/* *used: a vCPU had to be made. */
+static uint32_t host_tsc_khz(struct kvm *kvm, bool *used)
 {
-	int fd = kvm_create_vcpu(kvm, 0, NULL);
-	uint32_t khz = fd < 0 ? 0 : kvm_vcpu_tsc_khz(fd);
+	uint32_t khz = kvm_tsc_khz(kvm);
+	int fd;
 
-	if (fd >= 0)
-		close(fd);
+	*used = !khz;
+	if (khz)
+		return khz;
+	fd = kvm_create_vcpu(kvm, 0, NULL);
+	if (fd < 0)
+		return 0;
+	khz = kvm_vcpu_tsc_khz(fd);
+	close(fd);
 	return khz;
 }
 
-int machine_check_cpu(const struct state_node *node, struct error *err)
+int machine_check_cpu(const struct state_node *node, struct kvm *kvm, struct error *err)
 {
 	_cleanup_free_ struct x86_cpuid *supported = malloc(sizeof(*supported));
 	struct x86_host_cpu host = { .supported = supported };
-	struct kvm kvm = { .fd = -1, .vm_fd = -1 };
+	struct kvm own = KVM_INIT;
+	bool used = false;
 	int r;
 
 	if (!supported)
 		return error_set_errno(err, ENOMEM, "compare CPUs");
-	r = kvm_open(&kvm, err);
+	r = kvm_open(&own, err);
 	if (!r)
-		r = x86_cpuid_supported(kvm.fd, supported, err);
+		r = x86_cpuid_supported(own.fd, supported, err);
 	if (!r) {
-		host.tsc_scaling = kvm_check(&kvm, KVM_CAP_TSC_CONTROL);
-		host.tsc_khz = host_tsc_khz(&kvm);
+		host.tsc_scaling = kvm_check(&own, KVM_CAP_TSC_CONTROL);
+		host.tsc_khz = host_tsc_khz(&own, &used);
 		r = x86_cpu_check(&host, node, err);
 	}
-	kvm_close(&kvm);
+	if (!r && !used && kvm)
+		*kvm = own;
+	else
+		kvm_close(&own);
 	return r;
 }

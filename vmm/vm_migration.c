@@ -167,8 +167,9 @@ static const bool no_prefault;
 
 static int target_check_cpu(void *opaque, const struct state_node *cpu, struct error *err)
 {
-	(void)opaque;
-	return machine_check_cpu(cpu, err);
+	struct vm_target *target = opaque;
+
+	return machine_check_cpu(cpu, target->kvm, err);
 }
 
 static int target_expect_postcopy(void *opaque, struct error *err)
@@ -280,6 +281,7 @@ static int target_create(void *opaque, const char *text, struct error *err)
 	_cleanup_json_ json_t *layout = NULL;
 	struct machine_incoming incoming = {
 		.memory = target->memory,
+		.kvm = target->kvm,
 		.disks_unlocked = !target->lock_disks,
 		.kept = target->kept,
 	};

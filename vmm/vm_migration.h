@@ -22,6 +22,9 @@ struct vm_target {
 	struct config_overrides *overrides; /* NULL: none */
 	/* Taken over by create; with the regions that the VM had. NULL: RAM is made, empty. */
 	struct guest_memory *memory;
+	/* Closed: check_cpu opens it for the machine that create makes; the owner closes it.
+	 * NULL: each makes its own. */
+	struct kvm *kvm;
 	bool lock_disks;      /* at once: nobody else has the VM */
 	const bool *prefault; /* instead of the configuration's; NULL: as there */
 	/* Live update: what comes along; NULL: nothing. Outlives the machine's own. */

@@ -7,6 +7,7 @@
 
 #include "base/cleanup.h"
 #include "migration/snapshot.h"
+#include "vmm/kvm.h"
 #include "vmm/vm_migration.h"
 #include "vmm/vm_private.h"
 
@@ -242,9 +243,11 @@ static int load_devices(struct snapshot *snapshot, const struct migration_target
 static int restore_from(struct vm *vm, struct snapshot **snapshot, struct restore_config *config,
 			struct error *err)
 {
+	struct kvm kvm = KVM_INIT;
 	struct vm_target target = {
 		.vm = vm,
 		.overrides = &config->overrides,
+		.kvm = &kvm,
 		.lock_disks = true,
 		.prefault = &config->prefault,
 	};
@@ -260,6 +263,7 @@ static int restore_from(struct vm *vm, struct snapshot **snapshot, struct restor
 	if (!r)
 		r = ops.ops->create(&target, snapshot_config(*snapshot), err);
 	guest_memory_free(target.memory);
+	kvm_close(&kvm);
 	if (r)
 		return r;
 	node = snapshot_machine(*snapshot);
