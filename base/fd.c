@@ -4,10 +4,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include "base/cleanup.h"
 
 int fd_read_full(int fd, void *buf, size_t len)
 {
@@ -67,6 +70,24 @@ int fd_set_nonblocking(int fd, bool nonblocking)
 		return -errno;
 	flags = nonblocking ? flags | O_NONBLOCK : flags & ~O_NONBLOCK;
 	return fcntl(fd, F_SETFL, flags) < 0 ? -errno : 0;
+}
+
+int fd_reserve(int fd, unsigned int count)
+{
+	_cleanup_free_ int *copies = calloc(count ?: 1, sizeof(*copies));
+	unsigned int made = 0;
+	int r = copies ? 0 : -ENOMEM;
+
+	while (!r && made < count) {
+		copies[made] = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+		if (copies[made] < 0)
+			r = -errno;
+		else
+			made++;
+	}
+	while (made)
+		close(copies[--made]);
+	return r;
 }
 
 int eventfd_new(void)

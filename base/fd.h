@@ -18,6 +18,12 @@ int fd_pread_full(int fd, void *buf, size_t len, off_t offset);
 
 int fd_set_nonblocking(int fd, bool nonblocking);
 
+/*
+ * Room for `count` descriptors more, made now: where threads share the table, to let it grow
+ * takes the kernel many milliseconds. fd is any that is open. -EMFILE: there is none.
+ */
+int fd_reserve(int fd, unsigned int count);
+
 /* A non-blocking, close-on-exec eventfd with count 0, or -errno. */
 int eventfd_new(void);
 /* Adds 1; never blocks (a saturated counter is already signalled). */

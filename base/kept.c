@@ -19,21 +19,42 @@ void kept_destroy(struct kept *kept)
 		free(kept->entries[i].data);
 	}
 	free(kept->entries);
+	free(kept->slots);
 	*kept = (struct kept){ .count = 0 };
+}
+
+/* FNV-1a. */
+static uint32_t hash(const char *name)
+{
+	uint32_t h = 2166136261U;
+
+	for (; *name; name++)
+		h = (h ^ (uint8_t)*name) * 16777619U;
+	return h;
+}
+
+/* Where a name is, or would be put: at most half of the slots are taken. */
+static uint32_t *slot_of(const struct kept *kept, const char *name)
+{
+	uint32_t mask = 2 * kept->room - 1, at = hash(name) & mask;
+
+	while (kept->slots[at] && strcmp(kept->entries[kept->slots[at] - 1].name, name))
+		at = (at + 1) & mask;
+	return &kept->slots[at];
 }
 
 static struct kept_entry *find(const struct kept *kept, const char *name)
 {
-	for (unsigned int i = 0; kept && i < kept->count; i++)
-		if (!strcmp(kept->entries[i].name, name))
-			return &kept->entries[i];
-	return NULL;
+	uint32_t slot = kept && kept->count ? *slot_of(kept, name) : 0;
+
+	return slot ? &kept->entries[slot - 1] : NULL;
 }
 
 static int make_room(struct kept *kept)
 {
 	unsigned int room = kept->room ? 2 * kept->room : 32;
 	struct kept_entry *entries;
+	uint32_t *slots;
 
 	if (kept->count < kept->room)
 		return 0;
@@ -43,7 +64,14 @@ static int make_room(struct kept *kept)
 	if (!entries)
 		return -ENOMEM;
 	kept->entries = entries;
+	slots = calloc(2 * (size_t)room, sizeof(*slots));
+	if (!slots)
+		return -ENOMEM;
+	free(kept->slots);
+	kept->slots = slots;
 	kept->room = room;
+	for (unsigned int i = 0; i < kept->count; i++)
+		*slot_of(kept, entries[i].name) = i + 1;
 	return 0;
 }
 
@@ -72,6 +100,7 @@ int kept_put(struct kept *kept, const char *name, int fd, const void *data, size
 	}
 	snprintf(entry->name, sizeof(entry->name), "%s", name);
 	kept->count++;
+	*slot_of(kept, name) = kept->count;
 	return 0;
 }
 

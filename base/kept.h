@@ -34,6 +34,9 @@ struct kept_entry {
 struct kept {
 	unsigned int count, room;
 	struct kept_entry *entries;
+	/* By name: 2 * room, a power of two; an entry's place in entries + 1, or 0. There may be
+	 * thousands, which go over while a guest stands still. */
+	uint32_t *slots;
 };
 
 void kept_destroy(struct kept *kept); /* closes what was not taken; empty again */

@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -92,6 +94,36 @@ START_TEST(nonblocking_goes_on_and_off)
 	ck_assert_int_eq(fd_set_nonblocking(pair[0], false), 0);
 	ck_assert_int_eq(fcntl(pair[0], F_GETFL) & O_NONBLOCK, 0);
 	ck_assert_int_eq(fd_set_nonblocking(-1, true), -EBADF);
+}
+END_TEST
+
+/* Of the table, as the kernel tells: it only grows. */
+static unsigned int table_size(void)
+{
+	FILE *file = fopen("/proc/self/status", "re");
+	unsigned int size = 0;
+	char line[256];
+
+	while (fgets(line, sizeof(line), file))
+		sscanf(line, "FDSize: %u", &size);
+	fclose(file);
+	return size;
+}
+
+START_TEST(room_for_descriptors_is_made_before_they_are)
+{
+	const struct rlimit limit = { 600, 600 };
+	unsigned int before = open_fds();
+
+	ck_assert_uint_lt(table_size(), 512);
+	ck_assert_int_eq(fd_reserve(pair[0], 0), 0);
+	ck_assert_int_eq(fd_reserve(pair[0], 500), 0);
+	ck_assert_uint_ge(table_size(), 500);
+	ck_assert_uint_eq(open_fds(), before);
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	ck_assert_int_eq(fd_reserve(pair[0], 601), -EMFILE);
+	ck_assert_uint_eq(open_fds(), before);
+	ck_assert_int_eq(fd_reserve(-1, 1), -EBADF);
 }
 END_TEST
 
@@ -257,6 +289,7 @@ int main(void)
 	tcase_add_test(t, early_end_is_told_from_an_error);
 	tcase_add_test(t, pread_full_leaves_the_position);
 	tcase_add_test(t, nonblocking_goes_on_and_off);
+	tcase_add_test(t, room_for_descriptors_is_made_before_they_are);
 	tcase_add_test(t, eventfd_signals_and_drains);
 	tcase_add_test(t, descriptors_travel_with_their_bytes);
 	tcase_add_test(t, no_descriptors_and_the_end_are_told);

@@ -60,6 +60,29 @@ START_TEST(what_is_left_is_closed)
 }
 END_TEST
 
+START_TEST(each_of_thousands_is_found_and_there_once)
+{
+	struct kept kept = { .count = 0 };
+
+	ck_assert(!kept_has(&kept, "0/name"));
+	for (unsigned int i = 0; i < KEPT_ENTRIES_MAX; i++) {
+		ck_assert_int_eq(kept_add(&kept, -1, &i, sizeof(i), NULL, "%u/name", i), 0);
+		ck_assert_int_eq(kept_add(&kept, -1, &i, sizeof(i), NULL, "%u/name", i / 2),
+				 -EEXIST);
+	}
+	ck_assert_int_eq(kept_put(&kept, "one more", -1, NULL, 0, NULL), -E2BIG);
+	for (unsigned int i = 0; i < KEPT_ENTRIES_MAX; i++) {
+		const void *facts = kept_facts(&kept, sizeof(i), "%u/name", i);
+
+		ck_assert_ptr_nonnull(facts);
+		ck_assert_int_eq(memcmp(facts, &i, sizeof(i)), 0);
+		ck_assert(!kept_has(&kept, "%u/nam", i));
+	}
+	kept_destroy(&kept);
+	ck_assert(!kept_has(&kept, "0/name"));
+}
+END_TEST
+
 START_TEST(names_and_facts_have_limits)
 {
 	static const char data[KEPT_DATA_MAX + 1];
@@ -89,6 +112,7 @@ int main(void)
 
 	tcase_add_test(c, what_is_added_is_a_copy_that_is_taken_once);
 	tcase_add_test(c, what_is_left_is_closed);
+	tcase_add_test(c, each_of_thousands_is_found_and_there_once);
 	tcase_add_test(c, names_and_facts_have_limits);
 	suite_add_tcase(s, c);
 	return run_suite(s);
