@@ -159,7 +159,10 @@ static int save(struct virtio_device *dev, struct state_writer *writer, struct e
 
 static int load(struct virtio_device *dev, const struct state_node *node, struct error *err)
 {
-	return vsock_load(&of(dev)->event, node, err);
+	struct vsock *vsock = of(dev);
+	int r = vsock_load(&vsock->event, node, err);
+
+	return r || !dev->host->kept ? r : vsock_take_conns(vsock, err);
 }
 
 static void vsock_free(struct virtio_device *dev)

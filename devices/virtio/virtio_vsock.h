@@ -7,8 +7,8 @@
  *   then talks to the guest's port; a guest that connects to host port N reaches
  *   a listener on "<socket>_N", or is refused (RST). Half-closed connections stay
  *   open in the other direction. At most 1023 at once; more are disconnected.
- *   Connections outlive a pause, not a reset of the device, nor a load: the guest is
- *   told of that (VIRTIO_VSOCK_EVENT_TRANSPORT_RESET).
+ *   Connections outlive a pause and a live update, not a reset of the device, nor any
+ *   other load: the guest is told of that (VIRTIO_VSOCK_EVENT_TRANSPORT_RESET).
  * - vhost: the kernel's vhost-vsock, the guest then is `cid` for the whole host.
  */
 #ifndef DEVICES_VIRTIO_VIRTIO_VSOCK_H

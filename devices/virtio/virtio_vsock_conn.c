@@ -66,11 +66,16 @@ static struct vsock_bucket *bucket(struct vsock *vsock, uint32_t host_port, uint
 	return &vsock->buckets[(h ^ h >> 16) % VSOCK_BUCKETS];
 }
 
+void vsock_conn_insert(struct vsock_conn *conn)
+{
+	LIST_INSERT_HEAD(bucket(conn->vsock, conn->host_port, conn->guest_port), conn, hash);
+}
+
 void vsock_conn_name(struct vsock_conn *conn, uint32_t host_port, uint32_t guest_port)
 {
 	conn->host_port = host_port;
 	conn->guest_port = guest_port;
-	LIST_INSERT_HEAD(bucket(conn->vsock, host_port, guest_port), conn, hash);
+	vsock_conn_insert(conn);
 	vsock_count(conn->vsock, VSOCK_COUNTER_CONNECTIONS, 1);
 }
 

@@ -194,10 +194,6 @@ uint64_t vsock_now(void);
 
 /* The socket file: virtio_vsock_socket.c. */
 int vsock_listen(struct vsock *vsock, const char *path, struct error *err);
-/* The listener of another process that hands it over, and how it does. */
-int vsock_take_listener(struct vsock *vsock, const char *path, struct kept *kept,
-			struct error *err);
-int vsock_keep(struct virtio_device *dev, struct kept *kept, bool paused, struct error *err);
 void vsock_unlisten(struct vsock *vsock);
 /* A client connects. */
 void vsock_accept(void *opaque, int fd, uint32_t events);
@@ -207,10 +203,18 @@ int vsock_connect(const struct vsock *vsock, uint32_t port);
  * yet, -errno no such line. */
 int vsock_read_line(struct vsock_conn *conn, uint32_t *port);
 
+/* Live update: virtio_vsock_keep.c. The listener of another process that hands it over, and
+ * its connections (-EBADMSG: those taken so far are there). */
+int vsock_keep(struct virtio_device *dev, struct kept *kept, bool paused, struct error *err);
+int vsock_take_listener(struct vsock *vsock, const char *path, struct kept *kept,
+			struct error *err);
+int vsock_take_conns(struct vsock *vsock, struct error *err);
+
 /* Connections: virtio_vsock_conn.c. */
 struct vsock_conn *vsock_conn_new(struct vsock *vsock, int fd); /* takes fd on success */
 void vsock_conn_free(struct vsock_conn *conn);
-/* Makes it known by its ports. */
+/* Makes it known by its ports; insert: those that it has. */
+void vsock_conn_insert(struct vsock_conn *conn);
 void vsock_conn_name(struct vsock_conn *conn, uint32_t host_port, uint32_t guest_port);
 struct vsock_conn *vsock_conn_find(struct vsock *vsock, uint32_t host_port, uint32_t guest_port);
 void vsock_conn_say(struct vsock_conn *conn, unsigned int what);

@@ -90,31 +90,6 @@ int vsock_listen(struct vsock *vsock, const char *path, struct error *err)
 	return 0;
 }
 
-int vsock_keep(struct virtio_device *dev, struct kept *kept, bool paused, struct error *err)
-{
-	const struct vsock *vsock = container_of(dev, struct vsock, dev);
-
-	return paused ? 0 : kept_add(kept, vsock->listener, NULL, 0, err, "%s/listener", dev->id);
-}
-
-int vsock_take_listener(struct vsock *vsock, const char *path, struct kept *kept, struct error *err)
-{
-	struct stat st;
-
-	if (strlen(path) >= sizeof(vsock->path))
-		return error_set_errno(err, ENAMETOOLONG, "vsock socket %s", path);
-	vsock->listener = kept_take(kept, "%s/listener", vsock->dev.id);
-	if (vsock->listener < 0)
-		return error_set(err, ENOENT, "vsock socket %s: it did not come along", path);
-	memcpy(vsock->path, path, strlen(path) + 1);
-	/* Where it is not there any more, there is nothing to remove. */
-	if (!lstat(path, &st) && S_ISSOCK(st.st_mode)) {
-		vsock->path_dev = st.st_dev;
-		vsock->path_ino = st.st_ino;
-	}
-	return 0;
-}
-
 void vsock_unlisten(struct vsock *vsock)
 {
 	struct stat st;
