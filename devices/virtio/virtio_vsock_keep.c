@@ -179,6 +179,15 @@ int vsock_keep(struct virtio_device *dev, struct kept *kept, bool paused, struct
 	return r;
 }
 
+/* One that nobody waits in, as those are which we open ourselves. */
+static bool is_socket(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+	struct stat st;
+
+	return flags >= 0 && flags & O_NONBLOCK && !fstat(fd, &st) && S_ISSOCK(st.st_mode);
+}
+
 int vsock_take_listener(struct vsock *vsock, const char *path, struct kept *kept, struct error *err)
 {
 	const uint8_t *facts = kept_facts(kept, 4, "%s/listener", vsock->dev.id);
@@ -187,7 +196,7 @@ int vsock_take_listener(struct vsock *vsock, const char *path, struct kept *kept
 	if (strlen(path) >= sizeof(vsock->path))
 		return error_set_errno(err, ENAMETOOLONG, "vsock socket %s", path);
 	vsock->listener = kept_take(kept, "%s/listener", vsock->dev.id);
-	if (vsock->listener < 0)
+	if (!is_socket(vsock->listener))
 		return error_set(err, ENOENT, "vsock socket %s: it did not come along", path);
 	memcpy(vsock->path, path, strlen(path) + 1);
 	/* Where it is not there any more, there is nothing to remove. */
@@ -196,15 +205,6 @@ int vsock_take_listener(struct vsock *vsock, const char *path, struct kept *kept
 		vsock->path_ino = st.st_ino;
 	}
 	return facts ? reserve(vsock, MIN(load_le32(facts), VSOCK_CONNS_MAX), err) : 0;
-}
-
-/* A socket that nothing waits in, as those are which we open ourselves. */
-static bool is_socket(int fd)
-{
-	int flags = fcntl(fd, F_GETFL);
-	struct stat st;
-
-	return flags >= 0 && flags & O_NONBLOCK && !fstat(fd, &st) && S_ISSOCK(st.st_mode);
 }
 
 /* Whether what came makes a connection as there may be one. */

@@ -834,6 +834,27 @@ START_TEST(the_same_ports_twice_are_refused)
 }
 END_TEST
 
+START_TEST(a_listener_that_is_none_is_refused)
+{
+	const struct virtio_vsock_options options = { .cid = CID, .socket = path };
+	struct error err = ERROR_INIT;
+	struct fake_machine *to;
+	int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	start(EVENTS, 0);
+	to = fake_machine_new();
+	to->h.host.kept = &handed;
+	ck_assert_ptr_null(virtio_vsock_new(&to->h.host, "vsock0", &options, &err));
+	ck_assert_int_eq(err.code, -ENOENT);
+	ck_assert_int_eq(kept_add(&handed, fd, NULL, 0, NULL, "vsock0/listener"), 0);
+	ck_assert_ptr_null(virtio_vsock_new(&to->h.host, "vsock0", &options, &err));
+	ck_assert_ptr_nonnull(strstr(err.message, "vsock0"));
+	ck_assert_int_eq(access(path, F_OK), 0); /* the old one's */
+	fake_machine_free(to);
+	close(fd);
+}
+END_TEST
+
 START_TEST(an_idle_device_without_a_driver_has_none)
 {
 	struct error err = ERROR_INIT;
@@ -876,6 +897,7 @@ static void add_cases(Suite *s)
 			    (int)ARRAY_SIZE(wrong));
 	tcase_add_loop_test(bad, descriptors_that_are_no_sockets_are_refused, 0, 3);
 	tcase_add_test(bad, the_same_ports_twice_are_refused);
+	tcase_add_test(bad, a_listener_that_is_none_is_refused);
 	tcase_add_test(bad, an_idle_device_without_a_driver_has_none);
 }
 
