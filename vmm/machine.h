@@ -134,6 +134,8 @@ int machine_dirty_sources(struct machine *machine, struct dirty_source **sources
 int machine_throttle(struct machine *machine, unsigned int percent, struct error *err);
 /* Live update (base/kept.h): what its devices have open. Refusals name the device. */
 int machine_keep(struct machine *machine, struct kept *kept, bool paused, struct error *err);
+/* The machine stays in this process after all. */
+void machine_unkeep(struct machine *machine);
 /* What came along (incoming.kept) is this machine's: machine_resume() begins so, and a
  * paused one is told. */
 void machine_own(struct machine *machine);

@@ -44,6 +44,17 @@ int machine_keep(struct machine *machine, struct kept *kept, bool paused, struct
 	return r;
 }
 
+void machine_unkeep(struct machine *machine)
+{
+	for (const struct machine_device *d = machine->devices; d; d = d->next) {
+		struct virtio_device *dev = d->ejected ? NULL : virtio_pci_device(d->fn);
+		struct error err = ERROR_INIT;
+
+		if (dev && dev->ops->unkeep && dev->ops->unkeep(dev, &err))
+			log_error(machine->env.log, "after a live update that failed", &err);
+	}
+}
+
 /* A device that cannot be gone on with is lost, not the VM. */
 static void own_device(struct machine *machine, struct machine_device *device)
 {

@@ -253,6 +253,7 @@ static void stay(struct vm *vm, enum transfer_outcome outcome)
 
 	if (hold(vm, false, &err))
 		log_error(vm->options.log, "after a live update that failed", &err);
+	machine_unkeep(vm->machine);
 	if (outcome == TRANSFER_HELD)
 		vm->away = VM_HELD;
 	vm_migration_settle(vm);

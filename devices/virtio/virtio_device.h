@@ -88,6 +88,9 @@ struct virtio_device_ops {
 	 * (device_host.kept), under its id; NULL: nothing. First while it runs, then paused;
 	 * it may be resumed after either. Control plane. */
 	int (*keep)(struct virtio_device *dev, struct kept *kept, bool paused, struct error *err);
+	/* It stays here after all: what keep had to give up is taken back, by resume too, which
+	 * may come first; NULL: nothing. Running, paused or inactive. Control plane. */
+	int (*unkeep)(struct virtio_device *dev, struct error *err);
 	/* Inactive and off the bus. */
 	void (*free)(struct virtio_device *dev);
 	uint32_t state_version; /* of what save writes; 0 is 1 */

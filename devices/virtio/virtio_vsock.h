@@ -9,7 +9,8 @@
  *   open in the other direction. At most 1023 at once; more are disconnected.
  *   Connections outlive a pause and a live update, not a reset of the device, nor any
  *   other load: the guest is told of that (VIRTIO_VSOCK_EVENT_TRANSPORT_RESET).
- * - vhost: the kernel's vhost-vsock, the guest then is `cid` for the whole host.
+ * - vhost: the kernel's vhost-vsock, the guest then is `cid` for the whole host. A live
+ *   update ends its connections, and the guest is told.
  */
 #ifndef DEVICES_VIRTIO_VIRTIO_VSOCK_H
 #define DEVICES_VIRTIO_VIRTIO_VSOCK_H

@@ -286,15 +286,6 @@ class Devices(LiveUpdate):
             wait_for(lambda: dev.read(DOORBELL_COUNT) == n + 1, 10, "the doorbell to be heard")
         self.assertEqual(server.fds(), fds)
 
-    def test_what_cannot_go_along_is_refused_by_name(self):
-        if not os.path.exists("/dev/vhost-vsock"):
-            # The lab's kernel has it. Here no VM can have one, and that is said.
-            with self.assertRaisesRegex(ApiError, "vhost-vsock"):
-                self.vm().put("vm.add-vsock", {"cid": 77, "id": "vs"})
-            return
-        vm = self.vm("--vsock", "cid=77,id=vs")
-        self.refused(vm, "vs.*vhost-vsock")
-
 
 class Confined(LiveUpdate):
     def test_under_seccomp_only_its_own_program_is_started(self):

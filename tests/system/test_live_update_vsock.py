@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Live update on real KVM: connections of a vsock with a socket go on."""
+"""Live update on real KVM: connections of a vsock with a socket go on. (One by the host's
+vhost-vsock: tests/lab/linux/test_vsock_update.py.)"""
 import hashlib
 import os
 import random
