@@ -43,6 +43,7 @@ struct kernel_device *kernel_device_take(const struct vfio_transport_ops *ops,
 	const struct vfio_kernel *kernel = kernel_space_of(space)->kernel;
 	_cleanup_free_ struct sysfs_device *sysfs = NULL;
 	_cleanup_free_ struct kernel_device *dev = NULL;
+	bool known;
 
 	if (fd < 0) {
 		error_set(err, ENOENT, "%s: its descriptor did not come along", id);
@@ -61,8 +62,9 @@ struct kernel_device *kernel_device_take(const struct vfio_transport_ops *ops,
 	dev->t.space = space;
 	dev->t.fd = fd;
 	/* In a sandbox its path need not be there. */
-	snprintf(dev->t.name, sizeof(dev->t.name), "%s",
-		 sysfs_device_read(sysfs_path, sysfs, NULL) ? id : sysfs->name);
+	known = sysfs_path ? !sysfs_device_read(sysfs_path, sysfs, NULL)
+			   : sysfs_device_of_fd(fd, sysfs);
+	snprintf(dev->t.name, sizeof(dev->t.name), "%s", known ? sysfs->name : id);
 	if (!kernel_device_get_info(dev, err))
 		return take_ptr(dev);
 	vfio_kernel_close(kernel, fd);

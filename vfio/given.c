@@ -40,21 +40,33 @@ static struct vfio_given_device *entry_of(struct vfio_given *given, int fd, stru
 	return &devices[given->count++];
 }
 
-struct vfio_transport *vfio_given_open(struct vfio_given *given, int fd, struct dma_space *space,
-				       struct log *log, struct error *err)
+/* Its entry, with the iommufd kept, since a device may stay bound also where it cannot be
+ * opened. */
+static struct vfio_given_device *bind_to(struct vfio_given *given, int fd,
+					 const struct dma_space *space, struct error *err)
 {
 	struct vfio_given_device *entry = entry_of(given, fd, err);
-	struct vfio_transport *t;
-	int device, iommufd;
+	int iommufd;
 
 	if (!entry)
 		return NULL;
 	iommufd = given->bound ? given->iommufd : copy(dma_space_fd(space), "the iommufd", err);
 	if (iommufd < 0)
 		return NULL;
-	/* From here on, since a device may stay bound also where it cannot be opened. */
 	given->iommufd = iommufd;
 	given->bound = true;
+	return entry;
+}
+
+struct vfio_transport *vfio_given_open(struct vfio_given *given, int fd, struct dma_space *space,
+				       struct log *log, struct error *err)
+{
+	struct vfio_given_device *entry = bind_to(given, fd, space, err);
+	struct vfio_transport *t;
+	int device;
+
+	if (!entry)
+		return NULL;
 	device = copy(fd, "a device", err);
 	if (device < 0)
 		return NULL;
@@ -62,6 +74,15 @@ struct vfio_transport *vfio_given_open(struct vfio_given *given, int fd, struct 
 	if (!t)
 		close(device);
 	return t;
+}
+
+struct vfio_transport *vfio_given_take(struct vfio_given *given, int fd, struct kept *kept,
+				       const char *id, struct dma_space *space, struct log *log,
+				       struct error *err)
+{
+	struct vfio_given_device *entry = bind_to(given, fd, space, err);
+
+	return entry ? vfio_cdev_take_given(kept, id, &entry->devid, space, log, err) : NULL;
 }
 
 void vfio_given_clear(struct vfio_given *given)

@@ -34,6 +34,12 @@ int vfio_given_iommufd(const struct vfio_given *given, struct error *err);
 struct vfio_transport *vfio_given_open(struct vfio_given *given, int fd, struct dma_space *space,
 				       struct log *log, struct error *err);
 
+/* One that another process was given and hands over under id, already bound and in use; fd
+ * is a copy of it that came along, too, and stays the caller's. */
+struct vfio_transport *vfio_given_take(struct vfio_given *given, int fd, struct kept *kept,
+				       const char *id, struct dma_space *space, struct log *log,
+				       struct error *err);
+
 /* No machine is left that has one of them. */
 void vfio_given_clear(struct vfio_given *given);
 

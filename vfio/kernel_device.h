@@ -35,10 +35,15 @@ static inline struct kernel_device *kernel_device_of(struct vfio_transport *t)
 struct vfio_transport *vfio_cdev_open_given(int device_fd, uint32_t *devid, struct dma_space *space,
 					    struct log *log, struct error *err);
 
+/* One that another process had open so, and hands over under id: *devid is filled. */
+struct vfio_transport *vfio_cdev_take_given(struct kept *kept, const char *id, uint32_t *devid,
+					    struct dma_space *space, struct log *log,
+					    struct error *err);
+
 /* VFIO_DEVICE_GET_INFO: fills the rest of t. t.fd and t.name are set. */
 int kernel_device_get_info(struct kernel_device *dev, struct error *err);
 /* One that another process had open as fd (-1: it did not come along), under id; its path
- * is for messages. fd is taken over: closed where NULL is returned. */
+ * (NULL: that of fd) is for messages. fd is taken over: closed where NULL is returned. */
 struct kernel_device *kernel_device_take(const struct vfio_transport_ops *ops,
 					 const char *sysfs_path, int fd, const char *id,
 					 struct dma_space *space, struct log *log,

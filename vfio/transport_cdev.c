@@ -36,7 +36,8 @@ static void cdev_close(struct vfio_transport *t)
 {
 	struct kernel_device *dev = kernel_device_of(t);
 
-	if (dev->given)
+	/* Where another process still has it, it stays attached. */
+	if (dev->given && !kernel_space_of(t->space)->kept)
 		detach_iommufd(dev);
 	vfio_kernel_close(dev->kernel, t->fd);
 	dma_iommufd_detach(t->space, &dev->attachment);
@@ -54,11 +55,6 @@ static int cdev_keep(struct vfio_transport *t, struct kept *kept, const char *id
 
 	if (paused)
 		return 0;
-	if (dev->given)
-		return error_set_kind(err, ERROR_BAD_REQUEST, EOPNOTSUPP,
-				      "device %s came as a descriptor and cannot be handed over; "
-				      "one given by its path can",
-				      id);
 	store_le32(facts, dev->devid);
 	store_le32(facts + 4, dev->attachment.hwpt);
 	return kept_add(kept, t->fd, facts, sizeof(facts), err, "%s/device", id);
@@ -231,6 +227,19 @@ struct vfio_transport *vfio_transport_take_cdev(const char *sysfs_path, struct k
 	dev->attachment.name = dev->t.name;
 	dma_iommufd_take(space, &dev->attachment, load_le32(facts + 4));
 	return &dev->t;
+}
+
+struct vfio_transport *vfio_cdev_take_given(struct kept *kept, const char *id, uint32_t *devid,
+					    struct dma_space *space, struct log *log,
+					    struct error *err)
+{
+	struct vfio_transport *t = vfio_transport_take_cdev(NULL, kept, id, space, log, err);
+
+	if (!t)
+		return NULL;
+	kernel_device_of(t)->given = true;
+	*devid = kernel_device_of(t)->devid;
+	return t;
 }
 
 struct vfio_transport *vfio_transport_open_cdev(const char *sysfs_path, int device_fd,

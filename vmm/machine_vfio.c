@@ -112,7 +112,10 @@ static struct vfio_transport *open_cdev(struct machine *machine, const struct de
 
 	if (!space)
 		return NULL;
-	if (machine->host.kept)
+	if (machine->host.kept && config->fd >= 0)
+		transport = vfio_given_take(machine->env.given, config->fd, machine->host.kept,
+					    config->id, space, machine->env.log, err);
+	else if (machine->host.kept)
 		transport = vfio_transport_take_cdev(config->path, machine->host.kept, config->id,
 						     space, machine->env.log, err);
 	/* The configuration keeps its descriptor for the next boot. */

@@ -245,6 +245,10 @@ static void take_descriptors(struct kept *kept, struct vm_config *config)
 		for (unsigned int n = 0; n < config->nets[i].fd_count; n++)
 			config->nets[i].fds[n] =
 				kept_take(kept, UPDATE_NET_FD, config->nets[i].id, n);
+	for (unsigned int i = 0; i < config->device_count; i++)
+		if (!config->devices[i].path)
+			config->devices[i].fd =
+				kept_take(kept, UPDATE_DEVICE_FD, config->devices[i].id);
 }
 
 /* Whether a process is confined was decided at its start, not by the VM that comes. */

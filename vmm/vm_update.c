@@ -175,6 +175,10 @@ static int keep_config(struct vm *vm, struct kept *kept, struct error *err)
 		for (unsigned int n = 0; !r && n < vm->config.nets[i].fd_count; n++)
 			r = kept_add(kept, vm->config.nets[i].fds[n], NULL, 0, err, UPDATE_NET_FD,
 				     vm->config.nets[i].id, n);
+	for (unsigned int i = 0; !r && i < vm->config.device_count; i++)
+		if (vm->config.devices[i].fd >= 0)
+			r = kept_add(kept, vm->config.devices[i].fd, NULL, 0, err, UPDATE_DEVICE_FD,
+				     vm->config.devices[i].id);
 	return r;
 }
 

@@ -13,5 +13,6 @@
 #define UPDATE_CONSOLE "@console"
 #define UPDATE_DEBUG_CONSOLE "@debug-console"
 #define UPDATE_NET_FD "@net/%s/%u"
+#define UPDATE_DEVICE_FD "@device/%s"
 
 #endif

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """A VM changes its process, and its VF goes on: the same descriptors, mappings and vectors."""
+import json
+import os
 import re
+import socket
 import subprocess
 import unittest
 
 from assigned import GROUP, HUGE, IOMMUFD, PEER, LinuxGuest, NetCase, Sender, each_way, sh, vf, wait_for
 from ferry import ApiError
+from frames import Proxy
 from test_dma import FREE, PAGE, WITH_IRQ, EduGuest
-from update import update
+from update import Waiting, update
 
 GUEST = "192.168.77.2"
 
@@ -69,6 +73,67 @@ class LiveUpdate(NetCase):
                 wait_for(lambda: vm.irqs(0x2a) == n + 2, 10, "the MSI of the copy back")
                 self.assertEqual(vm.sum(FREE), vm.sum(to))
             self.assertNotRegex(vm.log(), "CHANGE_PROCESS|FLAG_VADDR")
+
+
+def add_given(vm, path, name):
+    """The device's own file, opened here and sent with the request."""
+    fd = os.open("/dev/vfio/devices/" + os.listdir(path + "/vfio-dev")[0], os.O_RDWR)
+    body = json.dumps({"fd": -1, "id": name}).encode()
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(vm.api_path)
+        socket.send_fds(s, [b"PUT /api/v1/vm.add-device HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+                            b"Content-Type: application/json\r\n"
+                            b"Content-Length: %d\r\n\r\n" % len(body) + body], [fd])
+        answer = s.recv(4096)
+    os.close(fd)
+    assert b" 200 " in answer, answer
+
+
+if IOMMUFD:  # a file of its own is what a device has there alone
+    class Given(NetCase):
+        def test_a_device_handed_in_goes_along_and_is_rebooted_and_unplugged(self):
+            (path,) = vf("igb")
+            with LinuxGuest(memory=HUGE) as vm:
+                add_given(vm, path, "given")
+                self.bring_up(vm)
+                for _ in range(3):
+                    update(vm)
+                    vm.sh(f"ping -c 1 -w 60 {PEER}", 70)
+                self.download(vm, 2)
+                # A new machine on the same descriptor, in the same iommufd.
+                vm.agent.send_line("run reboot -f")
+                vm.wait_ready()
+                self.bring_up(vm)
+                update(vm)
+                self.download(vm, 2)
+                self.assertNotRegex(vm.log(), "CHANGE_PROCESS|FLAG_VADDR")
+                vm.put("vm.remove-device", {"id": "given"})
+                vm.wait_event("device-removed", timeout=60)
+                self.assertFalse([fd for fd in vm.fds() if "/dev/vfio/devices" in fd])
+            # And the host has it back.
+            os.close(os.open("/dev/vfio/devices/" + os.listdir(path + "/vfio-dev")[0], os.O_RDWR))
+
+        def test_one_that_fails_leaves_it_to_the_old_process(self):
+            (path,) = vf("igb")
+            with LinuxGuest(memory=HUGE) as vm:
+                add_given(vm, path, "given")
+                self.bring_up(vm)
+                for frame in ("CREATED", "READY"):
+                    waiting = Waiting(vm.dir, name=frame)
+                    self.addCleanup(waiting.end)
+
+                    def at(direction, seen, number, frame=frame, waiting=waiting):
+                        if (direction, seen.name) == ("D", frame):
+                            waiting.process.kill()
+                            waiting.process.wait()
+
+                    proxy = Proxy(f"{vm.dir}/{frame}.proxy", waiting.socket, at)
+                    self.addCleanup(proxy.close)
+                    with self.assertRaises(ApiError):
+                        vm.put("vm.live-update", {"socket": f"{vm.dir}/{frame}.proxy"}, timeout=100)
+                    vm.sh(f"ping -c 1 -w 60 {PEER}", 70)
+                update(vm)
+                self.download(vm, 2)
 
 
 if IOMMUFD:  # Debian's kernels have no mtty either

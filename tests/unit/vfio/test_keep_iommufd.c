@@ -181,6 +181,42 @@ START_TEST(memory_mapped_by_address_cannot_be_handed_over)
 }
 END_TEST
 
+/* One whose descriptor has a copy elsewhere is detached when it is closed: by its owner. */
+START_TEST(a_device_that_came_as_a_descriptor_goes_along)
+{
+	struct error err = ERROR_INIT;
+	uint32_t devid = 0;
+	int fd;
+
+	k.old->ops->close(k.old);
+	k.dev->bound = false;
+	fd = fake.kernel.open(&fake, "/dev/vfio/devices/vfio0", O_RDWR);
+	k.old = vfio_cdev_open_given(fd, &devid, k.old_space, NULL, &err);
+	ck_assert_msg(k.old != NULL, "%s", err.message);
+	ck_assert_uint_ne(devid, 0);
+	for (int taken = 0; taken < 2; taken++) {
+		uint32_t known = 0, attached = k.dev->attached;
+
+		keep();
+		k.space = dma_space_take_iommufd_with(&fake.kernel, &k.kept, NULL, &err);
+		ck_assert_msg(k.space != NULL, "%s", err.message);
+		k.t = vfio_cdev_take_given(&k.kept, "vf0", &known, k.space, NULL, &err);
+		ck_assert_msg(k.t != NULL, "%s", err.message);
+		ck_assert_uint_eq(known, devid);
+		if (taken) {
+			ck_assert_int_eq(k.space->ops->own(k.space, &err), 0);
+			end_old();
+		}
+		ck_assert_uint_eq(k.dev->attached, attached);
+		ck_assert_uint_eq(k.dev->resets + k.dev->detaches, 0);
+		/* First it gives up, and the device is the old one's as it was. */
+		release(&k.t, &k.space);
+		ck_assert_uint_eq(k.dev->detaches, taken ? 1 : 0);
+		kept_destroy(&k.kept);
+	}
+}
+END_TEST
+
 START_TEST(what_is_missing_is_said)
 {
 	struct error err = ERROR_INIT;
@@ -209,6 +245,7 @@ int main(void)
 	tcase_add_test(c, until_it_owns_them_mappings_stay_as_they_are);
 	tcase_add_test(c, what_is_mapped_when_it_is_taken_is_found_there_later);
 	tcase_add_test(c, memory_mapped_by_address_cannot_be_handed_over);
+	tcase_add_test(c, a_device_that_came_as_a_descriptor_goes_along);
 	tcase_add_test(c, what_is_missing_is_said);
 	suite_add_tcase(s, c);
 	return run_suite(s);
