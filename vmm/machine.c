@@ -486,6 +486,7 @@ void machine_free(struct machine *machine)
 	if (!machine->memory_lent)
 		guest_memory_free(machine->host.memory);
 	pthread_mutex_destroy(&machine->lock);
+	json_decref(machine->counted);
 	free(machine->supported);
 	free(machine);
 }

@@ -337,6 +337,7 @@ void machine_finish_removal(struct machine *machine, const char *id)
 	device->fn->ops->free(device->fn);
 	free(device);
 	machine_forget_server(machine, id);
+	machine_forget_counters(machine, id);
 }
 
 /* The control plane alone adds and removes, so it may walk without the lock. */
@@ -371,64 +372,6 @@ int machine_resize_disk(struct machine *machine, const char *id, struct error *e
 	if (!dev || dev->type != VIRTIO_BLK)
 		return error_set_kind(err, ERROR_NOT_FOUND, ENOENT, "disk %s does not exist", id);
 	return virtio_blk_resize(dev, err);
-}
-
-static json_t *virtio_counters(const struct virtio_device *dev)
-{
-	json_t *counters = json_object();
-
-	for (unsigned int i = 0; counters && i < dev->counter_count; i++)
-		json_object_set_new(counters, dev->counters[i].name,
-				    json_integer((json_int_t)dev->counters[i].value));
-	return counters;
-}
-
-static json_t *device_counters(struct pci_function *fn)
-{
-	struct virtio_device *dev = virtio_pci_device(fn);
-	struct vfio_pci_counters c;
-
-	if (dev)
-		return dev->counter_count ? virtio_counters(dev) : NULL;
-	if (!vfio_pci_is(fn))
-		return NULL;
-	vfio_pci_count(fn, &c);
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "config_reads",
-			 (json_int_t)c.config_reads, "config_writes", (json_int_t)c.config_writes,
-			 "bar_reads", (json_int_t)c.bar_reads, "bar_writes",
-			 (json_int_t)c.bar_writes, "intx_exits", (json_int_t)c.intx_exits,
-			 "msi_vectors", (json_int_t)c.msi_vectors, "mapped_bytes",
-			 (json_int_t)c.mapped_bytes);
-}
-
-static json_t *vcpu_counters(const struct vcpu *vcpu)
-{
-	const struct vcpu_exits *exits = vcpu_exit_counts(vcpu);
-
-	return json_pack("{s:I, s:I, s:I, s:I, s:I}", "pio_exits", (json_int_t)exits->pio,
-			 "mmio_exits", (json_int_t)exits->mmio, "halt_exits",
-			 (json_int_t)exits->halt, "interrupted_exits",
-			 (json_int_t)exits->interrupted, "other_exits", (json_int_t)exits->other);
-}
-
-json_t *machine_counters(struct machine *machine)
-{
-	json_t *all = json_object();
-	char name[16];
-
-	pthread_mutex_lock(&machine->lock);
-	for (struct machine_device *d = machine->devices; all && d; d = d->next) {
-		json_t *counters = d->ejected ? NULL : device_counters(d->fn);
-
-		if (counters)
-			json_object_set_new(all, d->id, counters);
-	}
-	pthread_mutex_unlock(&machine->lock);
-	for (unsigned int i = 0; all && i < machine->vcpu_count; i++) {
-		snprintf(name, sizeof(name), "_vcpu%u", i);
-		json_object_set_new(all, name, vcpu_counters(machine->vcpus[i]));
-	}
-	return all;
 }
 
 json_t *machine_device_tree(struct machine *machine)

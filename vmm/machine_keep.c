@@ -41,7 +41,7 @@ int machine_keep(struct machine *machine, struct kept *kept, bool paused, struct
 	for (const struct machine_device *d = machine->devices; !r && d; d = d->next)
 		if (!d->ejected)
 			r = keep_device(d, kept, paused, err);
-	return r;
+	return r || !paused ? r : machine_keep_counters(machine, kept, err);
 }
 
 void machine_unkeep(struct machine *machine)

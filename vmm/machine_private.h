@@ -79,8 +79,9 @@ struct machine {
 	bool disks_unlocked;  /* and its disks are not locked */
 	bool held;	      /* machine_hold_host() */
 
-	pthread_mutex_t lock; /* guards the list: readers are on other threads */
+	pthread_mutex_t lock; /* guards what follows: readers are on other threads */
 	struct machine_device *devices;
+	json_t *counted; /* by another process, before a live update; NULL: nothing */
 };
 
 /* Sources of dirty pages and throttle; the vCPUs are still there. */
@@ -113,6 +114,12 @@ int machine_plug_user_device(struct machine *machine, const struct user_device_c
 /* The device is gone: who its server was is of no interest any more. */
 void machine_forget_server(struct machine *machine, const char *id);
 void machine_free_vfio(struct machine *machine);
+
+/* Live update: what was counted goes along, what is unplugged is forgotten;
+ * machine_counters.c. */
+int machine_keep_counters(struct machine *machine, struct kept *kept, struct error *err);
+void machine_take_counters(struct machine *machine);
+void machine_forget_counters(struct machine *machine, const char *id);
 
 /* Finds out how the state of the assigned device of that id can be had; machine_movable.c. */
 void machine_make_movable(struct machine *machine, const char *id,

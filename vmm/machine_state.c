@@ -184,6 +184,8 @@ int machine_load(struct machine *machine, const struct state_node *node, struct 
 		r = state_child(node, "pci", &child, err);
 	if (!r)
 		r = pci_root_load(machine->pci, &child, err);
+	if (!r && machine->host.kept)
+		machine_take_counters(machine);
 	return r;
 }
 

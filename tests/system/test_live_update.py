@@ -13,6 +13,7 @@ import threading
 import time
 import unittest
 
+import test_devices
 import virtio
 from ferry import BUILD, SLOW, ApiError, Ferry, wait_for
 from frames import Frame, Proxy
@@ -115,6 +116,38 @@ class GoesOn(LiveUpdate):
         self.assertEqual(failures, [])
         self.assertEqual(vm.get("vm.info"), before)
         self.assertEqual(vm.get("vm.migration")["phase"], "completed")
+
+    def test_counters_go_on(self):
+        disk = self.disk()
+        vm = self.vm("--disk", f"path={disk},id=d0")
+        vm.ask("blk info")
+        vm.ask("blk write 0 64 5")
+        first = before = vm.get("vm.counters")
+        self.assertGreater(before["d0"]["write_bytes"], 0)
+        for n in range(1, 4):
+            update(vm)
+            now = vm.get("vm.counters")
+            for device, counters in before.items():
+                for name, value in counters.items():
+                    self.assertGreaterEqual(now[device][name], value, (device, name))
+            # Nothing counts twice either.
+            self.assertEqual(now["d0"]["write_bytes"], before["d0"]["write_bytes"])
+            vm.ask(f"blk write 0 64 {5 + n}")
+            before = vm.get("vm.counters")
+            self.assertEqual(before["d0"]["write_bytes"], (n + 1) * first["d0"]["write_bytes"])
+        self.assertIn(f'ferry_device_write_bytes_total{{device="d0"}} {before["d0"]["write_bytes"]}',
+                      vm.ctl("metrics").stdout)
+        # What is new counts anew, whatever it is called: a device, and a machine.
+        hotplug = test_devices.HotPlug
+        bdf = vm.get("vm.info")["device_tree"]["d0"]["pci_bdf"]
+        hotplug.eject(self, vm, "d0", 1 << virtio.slot_of(bdf))
+        hotplug.add(self, vm, path=disk, id="d0")
+        self.assertEqual(vm.get("vm.counters")["d0"]["write_bytes"], 0)
+        update(vm)
+        self.assertGreater(vm.get("vm.counters")["_vcpu0"]["mmio_exits"], before["_vcpu0"]["mmio_exits"])
+        vm.put("vm.reboot")
+        vm.wait_ready()
+        self.assertLess(vm.get("vm.counters")["_vcpu0"]["mmio_exits"], before["_vcpu0"]["mmio_exits"])
 
     def test_a_paused_vm_stays_paused(self):
         vm = self.vm()
