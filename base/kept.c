@@ -56,7 +56,7 @@ static int make_room(struct kept *kept)
 	struct kept_entry *entries;
 	uint32_t *slots;
 
-	if (kept->count < kept->room)
+	if (kept->entries && kept->count < kept->room)
 		return 0;
 	if (kept->count >= KEPT_ENTRIES_MAX)
 		return -E2BIG;
