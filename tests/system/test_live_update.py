@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -511,6 +512,35 @@ class Fails(LiveUpdate):
                 self.assertIsInstance(error, ApiError)
                 self.same_memory(vm, checksum)
                 self.assertEqual(vm.state(), "Running")
+
+    def test_counters_that_make_no_sense(self):
+        """They are not what a VM is lost for."""
+        vm = self.vm("--disk", f"path={self.disk()},id=d0")
+        for text in ("", "x", "[]", "{", '{"d0":1}', '{"d0":[7]}', '{"d0":{"write_bytes":-5}}',
+                     '{"d0":{"write_bytes":1.5}}', '{"d0":{"write_bytes":{}}}', '{"d0":{"none":7}}', '{"d0":{},"d0":{}}',
+                     '{"d0":{"write_bytes":9223372036854775807}}', '{"d0":{"write_bytes":9223372036854775808}}'):
+            with self.subTest(text=text):
+                vm.ask("blk info")
+                vm.ask("blk write 0 64 5")
+
+                def at(waiting, direction, frame, number, text=text):
+                    name = frame.meta.find(b"@counters/0") if frame.name == "KEPT" else -1
+                    if name < 0:
+                        return None
+                    length, = struct.unpack_from("<I", frame.meta, name - 4)
+                    start = name + len("@counters/0")
+                    frame.meta = frame.meta[:start] + text.encode().ljust(length) + frame.meta[start + length:]
+                    changed.append(text)
+                    return frame
+
+                changed = []
+                waiting, error, _ = self.through(vm, at)
+                self.assertIsNone(error)
+                vm.wait_exit()
+                vm.process = waiting.process
+                self.assertEqual(changed, [text])
+                self.assertGreaterEqual(vm.get("vm.counters")["d0"]["write_bytes"], 0)
+                self.assertEqual(vm.ask("ping"), "pong")
 
     def test_every_kind_of_state_is_asked_for_first(self):
         server = Server(self.dir)
