@@ -313,19 +313,14 @@ int user_connection_watch(struct user_connection *c, struct error *err)
 int user_connection_unwatch(struct user_connection *c, struct error *err)
 {
 	uint64_t deadline = user_now_ms() + c->o.timeout_ms;
-	bool whole = false;
+	bool whole, lost;
 
 	if (c->kick)
 		loop_call(c->o.loop, unwatch, c);
+	/* Whoever reads now does so for a call, and gives the role up between two messages. Only
+	 * what the loop has begun nobody else may come to end. */
 	pthread_mutex_lock(&c->lock);
-	while (!c->lost && !whole && user_now_ms() < deadline) {
-		if (c->reading) {
-			wait_locked(c, deadline);
-			continue;
-		}
-		whole = !c->rx.have;
-		if (whole)
-			break;
+	while (!c->lost && !c->reading && c->rx.have && user_now_ms() < deadline) {
 		c->reading = true;
 		pthread_mutex_unlock(&c->lock);
 		user_wait_for(c, POLLIN, deadline);
@@ -334,8 +329,10 @@ int user_connection_unwatch(struct user_connection *c, struct error *err)
 		c->reading = false;
 		pthread_cond_broadcast(&c->changed);
 	}
+	whole = c->reading || !c->rx.have;
+	lost = c->lost;
 	pthread_mutex_unlock(&c->lock);
-	if (c->lost)
+	if (lost)
 		return lost_error(c, VFIO_USER_VERSION, err);
 	return whole ? 0
 		     : error_set(err, ETIMEDOUT,

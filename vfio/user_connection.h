@@ -68,7 +68,7 @@ void user_connection_free(struct user_connection *connection);
 /* Serves the server's commands in the loop from now on, and tells `lost`. */
 int user_connection_watch(struct user_connection *connection, struct error *err);
 /* Undoes that, and reads what has begun to arrive to the end of its message. Calls are
- * possible after it, and each reads what it wants. -ECONNRESET, -ETIMEDOUT. */
+ * possible meanwhile and after it, and each reads what it wants. -ECONNRESET, -ETIMEDOUT. */
 int user_connection_unwatch(struct user_connection *connection, struct error *err);
 
 /* Sends the command and waits for its reply. Any thread, several at once. -ECONNRESET:

@@ -740,6 +740,59 @@ START_TEST(all_who_wait_hear_of_the_loss_at_once)
 }
 END_TEST
 
+/* A call whose reply is kept back. */
+struct kept_back {
+	int asked, go_on; /* eventfds */
+};
+
+static bool keep_back(struct fake_server *server, unsigned int number, const struct fake_message *m,
+		      struct fake_message *reply)
+{
+	struct kept_back *k = server->opaque;
+	struct pollfd p = { .fd = k->go_on, .events = POLLIN };
+
+	if (load_le16(m->bytes + 2) == 9) {
+		eventfd_signal(k->asked);
+		poll(&p, 1, 10000);
+	}
+	return true;
+}
+
+static void *read_once(void *opaque)
+{
+	uint8_t byte;
+
+	return b.t->ops->region_read(b.t, &regions[0], 5, &byte, 1, NULL) || byte != 5 ? (void *)1
+										       : NULL;
+}
+
+/* As when a VM's vCPUs, not paused yet, use a device that is to change its process. */
+START_TEST(connection_is_held_while_a_call_is_under_way)
+{
+	struct kept_back k = { eventfd_new(), eventfd_new() };
+	struct pollfd p = { .fd = k.asked, .events = POLLIN };
+	pthread_t thread;
+	void *failed;
+
+	s.hook = keep_back;
+	s.opaque = &k;
+	ck_assert_ptr_nonnull(open_fake(2000));
+	for (uint32_t i = 0; i < 9; i++)
+		ck_assert_int_eq(b.t->ops->region_info(b.t, i, &regions[i], &b.err), 0);
+	pthread_create(&thread, NULL, read_once, NULL);
+	ck_assert_int_eq(poll(&p, 1, 10000), 1);
+	usleep(20000); /* the caller waits for its reply */
+	ck_assert_msg(!b.t->ops->hold(b.t, true, &b.err), "%s", b.err.message);
+	eventfd_signal(k.go_on);
+	pthread_join(thread, &failed);
+	ck_assert_ptr_null(failed);
+	ck_assert_msg(!b.t->ops->hold(b.t, false, &b.err), "%s", b.err.message);
+	end();
+	close(k.asked);
+	close(k.go_on);
+}
+END_TEST
+
 static bool stop_reading(struct fake_server *server, unsigned int number,
 			 const struct fake_message *m, struct fake_message *reply)
 {
@@ -1159,6 +1212,7 @@ int main(void)
 	tcase_add_test(wrong, process_out_of_descriptors_is_an_error);
 	tcase_add_test(server, replies_find_their_callers_in_any_order);
 	tcase_add_test(server, all_who_wait_hear_of_the_loss_at_once);
+	tcase_add_test(server, connection_is_held_while_a_call_is_under_way);
 	tcase_add_test(server, server_that_does_not_read_holds_nobody_up);
 	tcase_add_test(server, lost_may_close_the_transport);
 	tcase_add_test(server, dma_is_served_while_nobody_calls);
