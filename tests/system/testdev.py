@@ -2,6 +2,7 @@
 """ferry-testdev (tests/testdev/README.md): its server, and a driver for it in python that
 works through the probe's mmio command."""
 import os
+import re
 import signal
 import subprocess
 
@@ -79,3 +80,26 @@ class Driver:
         self.write(DMA_LEN, length)
         self.write(DMA_CTRL, START | flags)
         return wait and wait_for(lambda: self.read(DMA_STATUS) in (DONE, FAILED), 10, "the DMA") and self.read(DMA_STATUS)
+
+
+class Engine:
+    """The probe's driver, which keeps the nth device at work by itself ("msix" or "intx")."""
+
+    PAGES = 16
+
+    def __init__(self, vm, kind, nth, start):
+        self.vm, self.kind = vm, kind
+        assert vm.ask(f"testdev start {kind} {nth} {start:#x} {self.PAGES} {nth + 11}") == f"testdev {kind} ok"
+
+    def counts(self, what="count"):
+        text = self.vm.ask(f"testdev {what} {self.kind}")
+        return {name: int(value) for name, value in re.findall(r"(\w+)=(\d+)", text)}
+
+    def stop(self):
+        """What was done, when all of it has ended: the same on both sides, or it is an error."""
+        n = self.counts("stop")
+        assert n["moved"] == n["dma_irqs"] == n["transfers"], f"an interrupt is missing: {n}"
+        assert n["heard"] == n["doorbell_irqs"] == n["rings"], f"a doorbell is missing: {n}"
+        assert n["raised"] == n["dma_irqs"] + n["doorbell_irqs"], f"an interrupt is missing: {n}"
+        assert n["good"] == n["transfers"] and not n["bad"], f"a copy is wrong: {n}"
+        return n

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """A VM that is handed from process to process: the Ferry follows it."""
 import ctypes
+import http.client
+import json
 import os
 import signal
 import subprocess
+import threading
 import time
 
-from ferry import BUILD, wait_for
+from ferry import BUILD, SLOW, UnixConnection, wait_for
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -88,3 +91,48 @@ class Waiting:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+
+
+class Client(threading.Thread):
+    """Keeps a connection to the API of vm, asks over it all the time who is there, and
+    connects anew when it is closed: that alone may happen to it."""
+
+    def __init__(self, vm):
+        super().__init__(daemon=True)
+        self.path, self.stopped = vm.api_path, threading.Event()
+        self.connections, self.answers, self.failures = 0, 0, []
+        self.pids = set()
+        self.start()
+
+    def ask(self, connection):
+        connection.request("GET", "/api/v1/vmm.ping")
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+        if response.status != 200:
+            self.failures.append(f"{response.status} {answer}")
+        self.answers += 1
+        self.pids.add(answer["pid"])
+
+    def run(self):
+        while not self.stopped.is_set():
+            connection = UnixConnection(self.path, 60 * SLOW)
+            try:
+                connection.connect()  # somebody listens at all times
+            except OSError as e:
+                self.failures.append(f"connect: {e}")
+                return
+            self.connections += 1
+            try:
+                while not self.stopped.wait(0.005):
+                    self.ask(connection)
+            except (http.client.HTTPException, ConnectionError):
+                pass
+            except Exception as e:  # a reply cut in its middle, or none at all
+                self.failures.append(f"{type(e).__name__}: {e}")
+            connection.close()
+
+    def end(self):
+        self.stopped.set()
+        self.join(60 * SLOW)
+        assert not self.is_alive(), "a request was never answered"
+        return self.failures

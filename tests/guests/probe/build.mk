@@ -5,7 +5,7 @@ probe_src := $(sort $(wildcard $(probe_dir)/*.c $(probe_dir)/*.S))
 probe_obj := $(patsubst %,$(O)/%.o,$(probe_src))
 PROBE_FLAGS := -m64 -ffreestanding -fno-pic -fno-pie -mgeneral-regs-only -mno-red-zone -mcmodel=small \
 	-fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables -O2 -std=gnu17 $(WARN) \
-	-I$(probe_dir)
+	-I$(probe_dir) -I.
 
 $(O)/$(probe_dir)/%.o: $(probe_dir)/% $(probe_dir)/build.mk
 	@mkdir -p $(@D)

@@ -17,6 +17,8 @@
 #define TICKS_PER_US 1000U
 
 #define IOAPIC_BASE 0xfec00000UL
+#define ACTIVE_LOW (1U << 13)
+#define LEVEL (1U << 15)
 
 /* Counted in entry.S. */
 volatile uint64_t irq_count[16], irq_total, nmi_count;
@@ -49,12 +51,22 @@ void lapic_ipi(uint32_t apic_id, uint32_t command)
 	write(LAPIC_ICR, command);
 }
 
-void ioapic_route(unsigned int gsi, unsigned int vector)
+static void route(unsigned int gsi, uint32_t entry)
 {
 	mmio_write(IOAPIC_BASE, 4, 0x11 + 2 * gsi);
 	mmio_write(IOAPIC_BASE + 0x10, 4, lapic_id() << 24);
 	mmio_write(IOAPIC_BASE, 4, 0x10 + 2 * gsi);
-	mmio_write(IOAPIC_BASE + 0x10, 4, vector); /* edge, active high, not masked */
+	mmio_write(IOAPIC_BASE + 0x10, 4, entry); /* not masked */
+}
+
+void ioapic_route(unsigned int gsi, unsigned int vector)
+{
+	route(gsi, vector); /* edge, active high */
+}
+
+void ioapic_route_level(unsigned int gsi, unsigned int vector)
+{
+	route(gsi, LEVEL | ACTIVE_LOW | vector);
 }
 
 void wait_for_interrupt(uint64_t seen)

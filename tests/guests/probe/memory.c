@@ -4,6 +4,7 @@
 
 #define WORDS (PAGE_SIZE / 8)
 #define FNV_PRIME 0x100000001b3UL
+#define STEP 0x9e3779b97f4a7c15UL /* from word to word */
 #define SLICE_US 1000U
 /* A clock that jumps (the VM was away) is no reason to catch up. */
 #define CATCH_UP_US 100000U
@@ -36,17 +37,25 @@ static uint64_t mix(uint64_t x)
 
 uint64_t pattern(uint64_t seed, uint64_t unit, uint64_t generation, unsigned int word)
 {
-	return mix(seed ^ mix(unit << 24 ^ generation)) + word * 0x9e3779b97f4a7c15UL;
+	return mix(seed ^ mix(unit << 24 ^ generation)) + word * STEP;
 }
 
-static void write_page(uint64_t page, uint64_t seed, uint64_t index, uint64_t generation)
+void pattern_fill(uint64_t page, uint64_t seed, uint64_t unit, uint64_t generation)
 {
-	uint64_t *to = (uint64_t *)page;
-	uint64_t value = pattern(seed, index, generation, 0), step = pattern(0, 0, 0, 1);
+	uint64_t *to = (uint64_t *)page, value = pattern(seed, unit, generation, 0);
 
-	step -= pattern(0, 0, 0, 0);
-	for (unsigned int i = 0; i < WORDS; i++, value += step)
+	for (unsigned int i = 0; i < WORDS; i++, value += STEP)
 		to[i] = value;
+}
+
+bool pattern_holds(uint64_t page, uint64_t seed, uint64_t unit, uint64_t generation)
+{
+	const uint64_t *from = (const uint64_t *)page;
+	uint64_t value = pattern(seed, unit, generation, 0), differs = 0;
+
+	for (unsigned int i = 0; i < WORDS; i++, value += STEP)
+		differs |= from[i] ^ value;
+	return !differs;
 }
 
 static bool range(char **args, uint64_t *start, uint64_t *pages)
@@ -89,7 +98,7 @@ void command_fill(char *args)
 		return;
 	}
 	for (uint64_t i = 0; i < pages; i++)
-		write_page(start + i * PAGE_SIZE, seed, i, 0);
+		pattern_fill(start + i * PAGE_SIZE, seed, i, 0);
 	print("fill ok\n");
 }
 
@@ -170,8 +179,8 @@ bool dirty_work(void)
 	while (dirty.credit >= PAGE_SIZE && rdtsc() < end) {
 		uint64_t i = dirty.written % dirty.pages;
 
-		write_page(dirty.start + i * PAGE_SIZE, dirty.seed, i,
-			   dirty.written / dirty.pages + 1);
+		pattern_fill(dirty.start + i * PAGE_SIZE, dirty.seed, i,
+			     dirty.written / dirty.pages + 1);
 		dirty.written++;
 		dirty.credit -= PAGE_SIZE;
 	}

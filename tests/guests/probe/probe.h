@@ -27,6 +27,9 @@
 
 #define VECTOR_TIMER 33
 #define VECTOR_SERIAL 36
+#define VECTOR_INTX 38
+#define VECTOR_DMA 40
+#define VECTOR_DOORBELL 41
 #define VECTOR_SPURIOUS 47
 
 #define PROBE_POOL 0x200000
@@ -181,6 +184,7 @@ void lapic_timer(uint32_t us, bool periodic);
 void lapic_ipi(uint32_t apic_id, uint32_t command);
 uint32_t lapic_id(void);
 void ioapic_route(unsigned int gsi, unsigned int vector);
+void ioapic_route_level(unsigned int gsi, unsigned int vector);
 /* Sleeps until irq_total is no longer `seen`. */
 void wait_for_interrupt(uint64_t seen);
 
@@ -189,6 +193,8 @@ uint64_t fnv(uint64_t hash, const void *data, uint64_t len);
 #define FNV_INIT 0xcbf29ce484222325UL
 /* Word k of unit i (a page, a sector) in generation g. */
 uint64_t pattern(uint64_t seed, uint64_t unit, uint64_t generation, unsigned int word);
+void pattern_fill(uint64_t page, uint64_t seed, uint64_t unit, uint64_t generation);
+bool pattern_holds(uint64_t page, uint64_t seed, uint64_t unit, uint64_t generation);
 void command_sum(char *args);
 void command_fill(char *args);
 void command_dirty(char *args);
@@ -208,6 +214,11 @@ bool pci_find(uint16_t vendor, uint16_t device, uint16_t other, unsigned int nth
 /* The address of a memory BAR, mapped; 0: none. */
 uint64_t pci_bar(const struct pci_device *device, unsigned int bar);
 void command_pciscan(char *args);
+
+/* testdev.c */
+void command_testdev(char *args);
+/* Begins what can be begun. */
+void testdev_work(void);
 
 /* blk.c, smp.c */
 void command_blk(char *args);
