@@ -263,8 +263,8 @@ int state_expect(const struct state_node *node, const char *kind, uint32_t newes
 		return error_set(err, EINVAL, "%s: is not of the kind %s", path, kind);
 	if (number > newest)
 		return error_set(err, EPROTONOSUPPORT,
-				 "%s: version %u, of a newer Ferry; this one reads up to %u", path,
-				 number, newest);
+				 "%s: %s of version %u, of a newer Ferry; this one reads up to %u",
+				 path, kind, number, newest);
 	rc = check_required(node, known, err);
 	if (!rc && version)
 		*version = number;

@@ -74,7 +74,7 @@ class Ferry:
     """One ferry process with its API socket and, if asked for, a serial socket."""
 
     def __init__(self, *args, serial=True, hvc="off", api=True, wait=True, env=None, seccomp=None,
-                 jail=None, jail_options="uid=1234,gid=1235"):
+                 jail=None, jail_options="uid=1234,gid=1235", binary=os.path.join(BUILD, "ferry")):
         # In a jail ferry sees the same paths, from the jail's root on.
         self.dir = tempfile.mkdtemp(prefix="ferry-test-", dir=jail)
         if jail:
@@ -89,7 +89,7 @@ class Ferry:
         def inside(path):
             return path[len(jail):] if jail else path
 
-        command = [os.path.join(BUILD, "ferry"), "--log-file", inside(self.log_path), "-vv",
+        command = [binary, "--log-file", inside(self.log_path), "-vv",
                    "--event-monitor", f"path={inside(self.events_path)}"]
         if api:
             command += ["--api-socket", inside(self.api_path)]

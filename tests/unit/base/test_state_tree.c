@@ -228,8 +228,9 @@ START_TEST(a_kind_version_or_required_property_not_known_is_refused)
 	ck_assert_int_eq(state_expect(&machine, "machin", 3, NULL, NULL, err), -EINVAL);
 	ck_assert_str_eq(err->message, "/machine: is not of the kind machin");
 	ck_assert_int_eq(state_expect(&machine, "machine", 2, NULL, NULL, err), -EPROTONOSUPPORT);
-	ck_assert_str_eq(err->message,
-			 "/machine: version 3, of a newer Ferry; this one reads up to 2");
+	ck_assert_str_eq(
+		err->message,
+		"/machine: machine of version 3, of a newer Ferry; this one reads up to 2");
 	ck_assert_int_eq(state_expect(&node, "virtio-blk", 2, some, NULL, err), -EPROTONOSUPPORT);
 	ck_assert_str_eq(err->message, "/machine/devices/disk0: property path is required, and "
 				       "unknown to this version of Ferry");

@@ -209,7 +209,7 @@ static const struct {
 } bad[] = {
 	{ "other", 1, ADDRESS, 16, -EINVAL, "/vmgenid: is not of the kind vmgenid" },
 	{ "vmgenid", 2, ADDRESS, 16, -EPROTONOSUPPORT,
-	  "/vmgenid: version 2, of a newer Ferry; this one reads up to 1" },
+	  "/vmgenid: vmgenid of version 2, of a newer Ferry; this one reads up to 1" },
 	{ "vmgenid", 1, RAM_SIZE, 16, -EINVAL,
 	  "/vmgenid: property address is 0x100000, no place for the id in RAM" },
 	{ "vmgenid", 1, ADDRESS + 1, 16, -EINVAL,
