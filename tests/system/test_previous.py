@@ -161,7 +161,7 @@ class LiveUpdates(Journey):
         self.addCleanup(waiting.end)
         old = self.vm.process
         self.vm.put("vm.live-update", {"socket": waiting.socket})
-        self.assertEqual(old.wait(10), 0)
+        self.assertEqual(old.wait(60 * SLOW), 0)
         self.vm.process = waiting.process
 
     def start(self, version):
