@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import unittest
 from typing import NamedTuple
 
@@ -125,11 +126,12 @@ class DeviceProbe(Probe):
 
 
 class Sender:
-    """Sends blocks of random bytes to whoever connects; `mib` of them, or None: for ever."""
+    """Sends blocks of random bytes to whoever connects; `mib` of them, or None: for ever. One
+    each `every` seconds, so that there is time for others."""
 
-    def __init__(self, mib):
+    def __init__(self, mib, every=0):
         self.block = os.urandom(1 << 20)
-        self.mib = mib
+        self.mib, self.every = mib, every
         self.server = socket.create_server((PEER, 0))
         self.port = self.server.getsockname()[1]
         threading.Thread(target=self.run, daemon=True).start()
@@ -142,6 +144,7 @@ class Sender:
                 while left is None or left:
                     peer.sendall(self.block)
                     left = left and left - 1
+                    time.sleep(self.every)
         except OSError:  # closed, or the device was taken away
             pass
 
