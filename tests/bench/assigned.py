@@ -89,9 +89,13 @@ def packets(agent):
     return sum(int(n) for n in agent.check(f"cat {path}rx_packets {path}tx_packets", 20).split())
 
 
-def bring_up(agent):
+def bring_up_link(agent):
     agent.check("i=0; while [ ! -d /sys/class/net/eth0 ] && [ $i -lt 300 ]; do sleep 0.1; i=$((i + 1)); done"
                 f"; ip addr add {GUEST}/24 dev eth0 && ip link set eth0 up && ping -c 1 -w 60 {HOST}", 120)
+
+
+def bring_up(agent):
+    bring_up_link(agent)
     agent.check("mount -t ext4 -o ro /dev/vda /mnt && mount -t devtmpfs dev /mnt/dev && mount -t tmpfs tmp /mnt/tmp")
 
 

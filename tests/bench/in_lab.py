@@ -18,6 +18,7 @@ import time
 
 import assigned
 import measure
+import update_vf
 import vmms
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -274,6 +275,24 @@ def vf(options, found, out):
     out["notes"] += [f"{name} was started again {n} times, since its guest ended" for name, n in again.items() if n]
 
 
+def update(options, found, out):
+    found = [v for v in found if v.name in update_vf.KINDS]
+    path = assigned.make_vf(lab)
+    again = {v.name: 0 for v in found}
+    images = {"kernel": lab("build-kernel") + "/bzImage", "initramfs": lab("guest-initramfs"), "cmdline": CMDLINE}
+
+    def attempt(vmm, once):
+        def named():
+            try:
+                return once()
+            except (AgentTimeout, EOFError, OSError) as e:
+                raise AssertionError(f"{vmm.name}: {e}") from None
+        return attempts(vmm, again, options, named)
+
+    update_vf.figure(found, options.rounds, images, path, Guest, attempt, out)
+    out["notes"] += [f"{name} was started again {n} times, since its guest ended" for name, n in again.items() if n]
+
+
 def set_up_host():
     """Huge pages for both: QEMU's RAM is anonymous and gets them, Ferry's is a memfd."""
     with open("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "w", encoding="ascii") as f:
@@ -282,7 +301,7 @@ def set_up_host():
 
 def main():
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("what", choices=["boot", "io", "vf"])
+    p.add_argument("what", choices=["boot", "io", "vf", "update"])
     p.add_argument("--build", required=True)
     p.add_argument("--out", required=True)
     p.add_argument("--rounds", type=int, default=5)
@@ -295,7 +314,7 @@ def main():
                                     + ", ".join(v.version() for v in found)]}
     set_up_host()
     try:
-        {"boot": boot, "io": io, "vf": vf}[options.what](options, found, out)
+        {"boot": boot, "io": io, "vf": vf, "update": update}[options.what](options, found, out)
     except (AgentTimeout, EOFError, OSError, AssertionError) as e:
         sys.exit(f"bench: {e}")
     with open(options.out, "w", encoding="utf-8") as f:
