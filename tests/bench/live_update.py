@@ -7,28 +7,33 @@ import sys
 import tempfile
 
 
-def pauses(build, size, rounds):
-    """Milliseconds of each update, of a VM of that size with a disk and a vfio-user device."""
+def pauses(build, size, rounds, busy=False):
+    """Milliseconds of each update, of a VM of that size with a disk and a vfio-user device; busy:
+    that copies and interrupts all the time."""
     os.environ["FERRY_BUILD"] = build
     sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "system"))
     from probe import Probe
-    from testdev import Driver, Server
+    from testdev import Driver, Engine, Server
     from update import update
     with tempfile.TemporaryDirectory(prefix="ferry-bench-") as folder:
         disk = os.path.join(folder, "disk")
         with open(disk, "wb") as file:
             file.truncate(64 << 20)
-        server = Server(folder)
+        server = Server(folder, "--dma-rate=16M")
         try:
             with Probe("--disk", f"path={disk}", "--user-device", f"socket={server.socket},id=dev", memory=size) as vm:
-                assert Driver(vm, "dev").alive()
-                return [update(vm)["downtime_us"]["total"] / 1000 for _ in range(rounds)]
+                engine = Engine(vm, "msix", 0, 32 << 20) if busy else None
+                assert busy or Driver(vm, "dev").alive()
+                found = [update(vm)["downtime_us"]["total"] / 1000 for _ in range(rounds)]
+                if busy:
+                    engine.stop()  # raises where something was lost
+                return found
         finally:
             server.end()
 
 
 def figures(build, rounds, report):
-    for size, name in (("128M", "128 MiB"), ("8G", "8 GiB")):
-        found = pauses(build, size, rounds)
+    for size, name, busy in (("128M", "128 MiB", False), ("8G", "8 GiB", False), ("128M", "128 MiB, its DMA goes on", True)):
+        found = pauses(build, size, rounds, busy)
         report.add(f"live update with a device, {name}: pause", "ms", {"ferry": statistics.median(found)}, most=10)
         report.note(f"live update, {name}: {rounds} updates, pauses of {min(found):.1f} to {max(found):.1f} ms")
