@@ -200,8 +200,10 @@ class Moves(Journey):
     def migrate(self, version, tap):
         to = self.arrival(version)
         to.listen(**self.elsewhere(tap))
-        self.vm.put("vm.send-migration", {"destination_url": to.url})
+        source = self.vm
+        source.put("vm.send-migration", {"destination_url": to.url})
         self.vm = to.arrived()
+        source.close()
 
     def restore(self, version, tap):
         to = self.arrival(version)
