@@ -45,13 +45,16 @@ class Frame:
     def __init__(self, header, meta=b"", payload=b"", fds=()):
         (self.magic, self.type, self.flags, self.stream, _, _, self.offset, _, self.payload_crc, _, _) = header
         self.meta, self.payload, self.fds = meta, payload, list(fds)
+        self.unchanged = payload
 
     @property
     def name(self):
         return NAMES[self.type] if self.type < len(NAMES) else str(self.type)
 
     def data(self):
-        crc = crc32c(self.payload) if self.payload and self.flags & 2 else 0
+        crc = 0
+        if self.payload and self.flags & 2:  # python takes its time
+            crc = self.payload_crc if self.payload is self.unchanged else crc32c(self.payload)
         fields = [self.magic, self.type, self.flags, self.stream, len(self.meta), len(self.payload), self.offset,
                   crc32c(self.meta), crc, 0]
         head = struct.pack("<IHHIIQQIII", *fields)
@@ -76,6 +79,14 @@ def read_frame(sock):
     return Frame(header, meta, read_exactly(sock, header[5], fds), fds)
 
 
+class Pair:
+    """Two sockets that are one connection, through the proxy."""
+
+    def __init__(self, source, destination):
+        self.source, self.destination = source, destination
+        self.stalled = False  # nothing moves on it any more, and nobody is told
+
+
 class Proxy:
     """Between a source that connects to `path` and a destination that listens on `target`.
     at(direction, frame, number) is called before a frame goes on ("S" the source's, "D" the
@@ -85,6 +96,7 @@ class Proxy:
     def __init__(self, path, target, at):
         self.path, self.target, self.at = path, target, at
         self.seen, self.seen_lock = [], threading.Lock()
+        self.pairs = []
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(path)
         self.listener.listen()
@@ -102,10 +114,18 @@ class Proxy:
             except OSError:
                 source.close()
                 continue
-            for direction, a, b in (("S", source, destination), ("D", destination, source)):
-                threading.Thread(target=self.relay, args=(direction, a, b), daemon=True).start()
+            pair = Pair(source, destination)
+            self.pairs.append(pair)
+            for direction in "SD":
+                threading.Thread(target=self.relay, args=(direction, pair), daemon=True).start()
 
-    def relay(self, direction, a, b):
+    def stall(self):
+        """From now on nothing moves on the connections there are; new ones come through."""
+        for pair in self.pairs:
+            pair.stalled = True
+
+    def relay(self, direction, pair):
+        a, b = (pair.source, pair.destination) if direction == "S" else (pair.destination, pair.source)
         try:
             while True:
                 frame = read_frame(a)
@@ -113,7 +133,7 @@ class Proxy:
                     number = self.seen.count((direction, frame.name))
                     self.seen.append((direction, frame.name))
                 verdict = self.at(direction, frame, number)
-                if verdict is False:
+                if verdict is False or pair.stalled:
                     break
                 data = (verdict or frame).data() if verdict else frame.data()
                 sent = socket.send_fds(b, [data], frame.fds) if frame.fds else b.send(data)
@@ -123,11 +143,16 @@ class Proxy:
                     b.sendall(data[sent:])
         except (EOFError, OSError):
             pass
-        for sock in (a, b):
+        for sock in () if pair.stalled else (a, b):
             try:
                 sock.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
 
     def close(self):
+        try:
+            self.listener.shutdown(socket.SHUT_RDWR)  # or a thread would wait on it for ever
+        except OSError:  # closed before
+            pass
         self.listener.close()
+        self.pairs.clear()
