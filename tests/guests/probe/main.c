@@ -188,21 +188,22 @@ static const struct {
 	const char *name;
 	void (*run)(char *args);
 } commands[] = {
-	{ "ping", command_ping },	{ "info", command_info },
-	{ "sum", command_sum },		{ "fill", command_fill },
-	{ "dirty", command_dirty },	{ "dirtystop", command_dirtystop },
-	{ "verify", command_verify },	{ "blk", command_blk },
-	{ "timer", command_timer },	{ "mmio", command_mmio },
-	{ "inb", command_inb },		{ "inw", command_inw },
-	{ "inl", command_inl },		{ "outb", command_outb },
-	{ "outw", command_outw },	{ "outl", command_outl },
-	{ "cpuid", command_cpuid },	{ "pciscan", command_pciscan },
-	{ "smp", command_smp },		{ "apcount", command_apcount },
-	{ "testdev", command_testdev }, { "nmi", command_nmi },
-	{ "irqs", command_irqs },	{ "shutdown", command_shutdown },
-	{ "reboot", command_reboot },	{ "triple", command_triple },
-	{ "panic", command_panic },	{ "halt", command_halt },
-	{ "spin", command_spin },
+	{ "ping", command_ping },	  { "info", command_info },
+	{ "sum", command_sum },		  { "fill", command_fill },
+	{ "dirty", command_dirty },	  { "dirtystop", command_dirtystop },
+	{ "verify", command_verify },	  { "blk", command_blk },
+	{ "timer", command_timer },	  { "mmio", command_mmio },
+	{ "inb", command_inb },		  { "inw", command_inw },
+	{ "inl", command_inl },		  { "outb", command_outb },
+	{ "outw", command_outw },	  { "outl", command_outl },
+	{ "cpuid", command_cpuid },	  { "pciscan", command_pciscan },
+	{ "smp", command_smp },		  { "apcount", command_apcount },
+	{ "testdev", command_testdev },	  { "nmi", command_nmi },
+	{ "irqs", command_irqs },	  { "shutdown", command_shutdown },
+	{ "reboot", command_reboot },	  { "triple", command_triple },
+	{ "panic", command_panic },	  { "halt", command_halt },
+	{ "spin", command_spin },	  { "dma", command_dma },
+	{ "dmacheck", command_dmacheck }, { "dmastop", command_dmastop },
 };
 
 static void run(char *line)
@@ -223,7 +224,7 @@ static void loop(void)
 {
 	for (;;) {
 		uint64_t seen = irq_total;
-		bool busy = dirty_work();
+		bool busy = dirty_work() | dma_work();
 		char *line = serial_line();
 
 		testdev_work();

@@ -58,7 +58,7 @@ bool pattern_holds(uint64_t page, uint64_t seed, uint64_t unit, uint64_t generat
 	return !differs;
 }
 
-static bool range(char **args, uint64_t *start, uint64_t *pages)
+bool free_range(char **args, uint64_t *start, uint64_t *pages)
 {
 	uint64_t len;
 
@@ -83,7 +83,7 @@ void command_sum(char *args)
 {
 	uint64_t start, pages;
 
-	if (range(&args, &start, &pages))
+	if (free_range(&args, &start, &pages))
 		print("sum %lx\n", fnv(FNV_INIT, (const void *)start, pages * PAGE_SIZE));
 }
 
@@ -91,7 +91,7 @@ void command_fill(char *args)
 {
 	uint64_t start, pages, seed;
 
-	if (!range(&args, &start, &pages))
+	if (!free_range(&args, &start, &pages))
 		return;
 	if (!next_number(&args, &seed)) {
 		print("error <seed> wanted\n");
@@ -106,7 +106,7 @@ void command_dirty(char *args)
 {
 	uint64_t start, pages, rate, seed;
 
-	if (!range(&args, &start, &pages))
+	if (!free_range(&args, &start, &pages))
 		return;
 	if (!next_number(&args, &rate) || !next_number(&args, &seed)) {
 		print("error <MiB/s> <seed> wanted\n");

@@ -195,6 +195,8 @@ uint64_t fnv(uint64_t hash, const void *data, uint64_t len);
 uint64_t pattern(uint64_t seed, uint64_t unit, uint64_t generation, unsigned int word);
 void pattern_fill(uint64_t page, uint64_t seed, uint64_t unit, uint64_t generation);
 bool pattern_holds(uint64_t page, uint64_t seed, uint64_t unit, uint64_t generation);
+/* The arguments <start> <pages> of a command: free RAM, mapped. False: it has been said. */
+bool free_range(char **args, uint64_t *start, uint64_t *pages);
 void command_sum(char *args);
 void command_fill(char *args);
 void command_dirty(char *args);
@@ -219,6 +221,12 @@ void command_pciscan(char *args);
 void command_testdev(char *args);
 /* Begins what can be begun. */
 void testdev_work(void);
+/* dma.c */
+void command_dma(char *args);
+void command_dmacheck(char *args);
+void command_dmastop(char *args);
+/* As dirty_work, without the timer. */
+bool dma_work(void);
 
 /* blk.c, smp.c */
 void command_blk(char *args);
