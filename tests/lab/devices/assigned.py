@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tests of assigned devices share: devices, made once, and guests that have them.
-They run in the lab, with --devices igb,nvme,edu,mtty,pair."""
+They run in the lab, with --devices igb,nvme,edu,edu2,mtty,pair."""
 import functools
 import hashlib
 import os
