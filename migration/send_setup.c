@@ -15,7 +15,7 @@
 #define CREATE_STALLS 6
 /* For the destination to say why it hung up: it may have waited for our reason (its own
  * REASON_MS), and gives up RAM and locks first. */
-#define REASON_MS 1500
+#define REASON_MS 2000
 
 int send_expect(struct migration_send *send, uint16_t type, struct frame *frame, int idle_ms,
 		struct error *err)
