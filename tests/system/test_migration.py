@@ -47,13 +47,13 @@ class Transfers(Moving):
     def gone(self, vm):
         self.assertEqual(vm.request("GET", "/api/v1/vm.info")[0], 404)
 
-    def moves(self, url=None, cpus=1, **more):
+    def moves(self, url=None, cpus=1, receive=None, **more):
         with Probe(cpus=cpus) as vm, Arrival() as to:
             checksum, generation = fill(vm), generation_id(vm)
             if cpus > 1:
                 vm.ask("smp spin")
             vm.ask(f"dirty {DIRTY:#x} 512 20 3")
-            to.listen(url)
+            to.listen(url, **(receive or {}))
             self.send(vm, to, **more)
             self.gone(vm)
             self.same_memory(to, checksum)

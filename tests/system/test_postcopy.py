@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Postcopy on real KVM: the VM runs at the destination before its memory is there."""
-import socket
-import threading
 import unittest
 
 from arrival import Arrival, free_port
 from ferry import SLOW, ApiError, wait_for
+from line import Line
 from probe import Probe
 from test_devices import pattern
 from test_migration import Sending, Transfers
 from test_snapshot import DIRTY, fill
 
 
-class Postcopy(Transfers):
+class Following(Transfers):
     def follow(self, vm, to, **more):
         """Sends; waits until the VM runs there and its memory is on its way."""
         sending = Sending(vm, to.url, memory_mode="Postcopy", **more)
@@ -21,22 +20,14 @@ class Postcopy(Transfers):
         self.assertTrue(sending.is_alive(), sending.error)
         return sending
 
-    def test_over_a_unix_socket(self):
-        self.moves(memory_mode="Postcopy")
-
-    def test_over_tcp_by_several_connections(self):
-        self.moves(f"tcp:127.0.0.1:{free_port()}", connections=4, memory_mode="postcopy", checksum=True)
-
-    def test_with_four_cpus(self):
-        self.moves(cpus=4, memory_mode="Postcopy")
-
-    def test_a_guest_that_writes_faster_than_the_line_moves_at_once(self):
+    def moves_at_once(self, url=None, receive=None, **more):
+        """A guest that writes faster than the line."""
         with Probe(memory="256M") as vm, Arrival() as to:
             checksum = fill(vm)
             self.assertEqual(vm.ask(f"fill {DIRTY:#x} 40000 5", 60), "fill ok")
             vm.ask(f"dirty {DIRTY:#x} 40000 0 3")
-            to.listen()
-            sending = self.follow(vm, to, bandwidth=32 << 20, timeout_s=1)
+            to.listen(url, **(receive or {}))
+            sending = self.follow(vm, to, bandwidth=32 << 20, timeout_s=1, **more)
             # It answers while most of its memory is still over there, and what it wrote is right.
             self.assertEqual(to.state(), "Running")
             self.assertEqual(to.get("vm.migration")["phase"], "postcopy")
@@ -60,6 +51,41 @@ class Postcopy(Transfers):
             self.assertIn("verify ok", to.ask("verify", 60))
             self.same_memory(to, checksum)
             self.timer_goes_on(to)
+
+    def recovers(self, vm, to, receive=None, **more):
+        """Its connections are lost while memory follows, and made anew; returns the line."""
+        checksum = fill(vm)
+        vm.ask(f"dirty {DIRTY:#x} 40000 0 3")
+        port = free_port()
+        line = Line(port)
+        self.addCleanup(line.close)
+        to.listen(f"tcp:127.0.0.1:{port}", **(receive or {}))
+        to.url = line.url
+        sending = self.follow(vm, to, bandwidth=32 << 20, timeout_s=1, connections=2, **more)
+        line.cut()
+        wait_for(lambda: not vm.get("vm.migration")["connections"], 20, "the end of the connections")
+        line.open = True
+        wait_for(lambda: vm.get("vm.migration").get("faults_us", {}).get("recoveries") == 1, 20, "the new ones")
+        self.assertIsNone(sending.wait())
+        self.assertIs(to.wait_received(), True)
+        to.connect_serial()
+        self.same_memory(to, checksum)
+        self.assertIn("verify ok", to.ask("verify", 60))
+        return line
+
+
+class Postcopy(Following):
+    def test_over_a_unix_socket(self):
+        self.moves(memory_mode="Postcopy")
+
+    def test_over_tcp_by_several_connections(self):
+        self.moves(f"tcp:127.0.0.1:{free_port()}", connections=4, memory_mode="postcopy", checksum=True)
+
+    def test_with_four_cpus(self):
+        self.moves(cpus=4, memory_mode="Postcopy")
+
+    def test_a_guest_that_writes_faster_than_the_line_moves_at_once(self):
+        self.moves_at_once()
 
     def test_the_pause_does_not_grow_with_memory(self):
         for memory, pages in (("128M", 8000), ("1G", 150000)):
@@ -118,67 +144,9 @@ class Postcopy(Transfers):
             self.same_memory(one, checksum)
             self.assertIn("verify ok", one.ask("verify"))
 
-    def cut(self, to_port, port, forward):
-        """Forwards TCP connections; returns a function that cuts all there are."""
-        listener = socket.create_server(("127.0.0.1", port))
-        pairs = []
-
-        def pump(a, b):
-            try:
-                while data := a.recv(1 << 16):
-                    b.sendall(data)
-            except OSError:
-                pass
-            for s in (a, b):
-                try:
-                    s.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
-
-        def accept():
-            while True:
-                try:
-                    a, _ = listener.accept()
-                except OSError:
-                    return
-                if not forward[0]:
-                    a.close()
-                    continue
-                b = socket.create_connection(("127.0.0.1", to_port))
-                pairs.append((a, b))
-                for x, y in ((a, b), (b, a)):
-                    threading.Thread(target=pump, args=(x, y), daemon=True).start()
-        threading.Thread(target=accept, daemon=True).start()
-        self.addCleanup(listener.close)
-
-        def cut_all():
-            for pair in pairs:
-                for s in pair:
-                    try:
-                        s.shutdown(socket.SHUT_RDWR)
-                    except OSError:
-                        pass
-        return cut_all
-
     def test_connections_that_are_lost_are_made_anew(self):
         with Probe(memory="256M") as vm, Arrival() as to:
-            checksum = fill(vm)
-            vm.ask(f"dirty {DIRTY:#x} 40000 0 3")
-            port, proxy, forward = free_port(), free_port(), [True]
-            to.listen(f"tcp:127.0.0.1:{port}")
-            cut_all = self.cut(port, proxy, forward)
-            to.url = f"tcp:127.0.0.1:{proxy}"
-            sending = self.follow(vm, to, bandwidth=32 << 20, timeout_s=1, connections=2)
-            forward[0] = False
-            cut_all()
-            wait_for(lambda: not vm.get("vm.migration")["connections"], 20, "the end of the connections")
-            forward[0] = True
-            wait_for(lambda: vm.get("vm.migration").get("faults_us", {}).get("recoveries") == 1, 20, "the new ones")
-            self.assertIsNone(sending.wait())
-            self.assertIs(to.wait_received(), True)
-            to.connect_serial()
-            self.same_memory(to, checksum)
-            self.assertIn("verify ok", to.ask("verify", 60))
+            self.recovers(vm, to)
 
     def test_without_the_source_the_vm_is_lost_and_the_destination_ends(self):
         with Probe(memory="256M") as vm, Arrival() as to:
