@@ -142,12 +142,15 @@ END_TEST
 /* Bytes of a connection after which something happens: in each part of the handshake. */
 static const size_t points[] = { 0, 1200 };
 
+/* A busy host is no stall. */
+#define STALL_MS 900
+
 static void set_victim(unsigned int victim, int i)
 {
 	proxy.victim = victim;
 	proxy.after = points[i / 2];
 	proxy.stall = i % 2;
-	f.send_options.stall_ms = f.receive_options.stall_ms = 300;
+	f.send_options.stall_ms = f.receive_options.stall_ms = STALL_MS;
 }
 
 START_TEST(connection_of_requests_that_is_cut_or_stalls_in_its_handshake_keeps_the_vm)
@@ -211,10 +214,10 @@ START_TEST(source_that_comes_back_with_a_strangers_certificate_is_kept_out)
 	put_certificate(dir, "client", &other, &(struct wish){ 0 });
 	stranger = tls_context_new(dir, TLS_SOURCE, "127.0.0.1", NULL, &err);
 	ck_assert_msg(stranger != NULL, "%s", err.message);
+	f.target.hook = NULL;
 	fixture_start(&f);
 	ck_assert_int_eq(pthread_create(&guest, NULL, fixture_send, &f), 0);
 	guest_started = true;
-	f.target.hook = NULL;
 	wait_for_postcopy();
 	options.tls = stranger;
 	channel = channel_new(connect_to(&address, f.address_len), &options, &err);
