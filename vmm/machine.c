@@ -340,8 +340,9 @@ static void on_dirty_ring_full(void *opaque, unsigned int cpu)
 		kvm_reset_dirty_rings(&machine->kvm);
 }
 
-/* boot NULL: their state comes later. */
-static int create_vcpus(struct machine *machine, const struct x86_boot *boot, struct error *err)
+/* They stand still, without a state. Before the guest is loaded, since RAM is allocated from
+ * then on, and whoever maps something waits for that. */
+static int create_vcpus(struct machine *machine, struct error *err)
 {
 	for (unsigned int i = 0; i < machine->vcpu_count; i++) {
 		const struct vcpu_options options = {
@@ -359,22 +360,28 @@ static int create_vcpus(struct machine *machine, const struct x86_boot *boot, st
 				.opaque = machine,
 			},
 		};
-		int r = 0;
+		int r;
 
 		machine->vcpus[i] = vcpu_new(&options, err);
 		if (!machine->vcpus[i])
 			return err->code;
-		if (boot)
-			r = x86_vcpu_setup(vcpu_fd(machine->vcpus[i]), i, machine->supported,
-					   &machine->topology, i == 0 ? boot : NULL,
-					   &machine->states[i].cpuid, err);
 		machine->states[i].time.khz = kvm_vcpu_tsc_khz(vcpu_fd(machine->vcpus[i]));
-		if (!r)
-			r = vcpu_start(machine->vcpus[i], err);
+		r = vcpu_start(machine->vcpus[i], err);
 		if (r)
 			return r;
 	}
 	return 0;
+}
+
+static int set_up_vcpus(struct machine *machine, const struct x86_boot *boot, struct error *err)
+{
+	int r = 0;
+
+	for (unsigned int i = 0; !r && i < machine->vcpu_count; i++)
+		r = x86_vcpu_setup(vcpu_fd(machine->vcpus[i]), i, machine->supported,
+				   &machine->topology, i == 0 ? boot : NULL,
+				   &machine->states[i].cpuid, err);
+	return r;
 }
 
 static int make_kvm(struct machine *machine, const struct machine_incoming *incoming,
@@ -412,10 +419,12 @@ static int assemble(struct machine *machine, const struct vm_config *config,
 		r = create_pci(machine, err);
 	if (!r)
 		r = machine_create_devices(machine, config, err);
+	if (!r)
+		r = create_vcpus(machine, err);
 	if (!r && !incoming)
 		r = load_guest(machine, config, &boot, err);
-	if (!r)
-		r = create_vcpus(machine, incoming ? NULL : &boot, err);
+	if (!r && !incoming)
+		r = set_up_vcpus(machine, &boot, err);
 	return r;
 }
 

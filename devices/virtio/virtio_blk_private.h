@@ -17,6 +17,7 @@
 #include <liburing.h>
 #include <pthread.h>
 
+#include "devices/virtio/interrupt_hold.h"
 #include "devices/virtio/virtio_blk.h"
 
 #define SECTOR_SIZE 512ULL
@@ -104,9 +105,10 @@ struct blk_queue {
 	unsigned int in_flight;	  /* in the ring */
 	unsigned int unsubmitted; /* of these, not told to the kernel yet */
 
-	unsigned int pushed; /* chains returned since the last look at interrupts */
-	bool throttled;	     /* by the rate limiter, until the timer */
-	bool broken;	     /* by the driver, until reset */
+	unsigned int pushed; /* chains returned, of which the driver was not told yet */
+	struct interrupt_hold hold;
+	bool throttled; /* by the rate limiter, until the timer */
+	bool broken;	/* by the driver, until reset */
 	bool paused;
 	uint64_t poll_ns;  /* how long to look for more before sleeping */
 	uint64_t slept_ns; /* when it went to sleep */

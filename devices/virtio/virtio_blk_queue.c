@@ -21,6 +21,8 @@
 /* Bytes started before completions are looked at: what the page cache answers at once
  * should not wait for a long batch behind it. */
 #define BATCH_BYTES (512 * KIB)
+/* A request that is larger is worth an interrupt of its own. */
+#define SMALL_BYTES (32 * KIB)
 #define RETRY_NS 1000000ULL
 /* Rounds before the loop gets its turn: a driver that never stops must not keep pause
  * and reset waiting. */
@@ -185,36 +187,62 @@ static void interrupt(struct blk_queue *q)
 		virtio_device_signal(&q->blk->dev, q->index);
 }
 
+/* Tells what is complete, unless it may wait for more. */
+static void interrupt_in_time(struct blk_queue *q, bool may_wait)
+{
+	if (!q->pushed)
+		return;
+	if (may_wait) {
+		if (!interrupt_hold_full(&q->hold, q->pushed))
+			return;
+		interrupt_hold_told(&q->hold);
+	}
+	interrupt(q);
+}
+
 /* One round of everything; false: there was nothing to do. */
 static bool work(struct blk_queue *q)
 {
+	bool at_once = !q->in_flight, any = false, small;
+	unsigned int popped = 0;
 	uint64_t bytes = 0;
-	bool any = false;
 
 	while (bytes < BATCH_BYTES && pop_one(q, &bytes))
-		any = true;
+		popped++;
+	if (popped)
+		interrupt_hold_arrived(&q->hold, popped, now_ns());
 	if (q->ring_on) {
 		blk_ring_submit(q);
-		any |= reap(q);
+		any = reap(q);
 	}
-	interrupt(q);
-	return any;
+	/* What came while nothing was on its way came at once. */
+	small = bytes < popped * SMALL_BYTES;
+	interrupt_in_time(q, small && at_once && !q->in_flight);
+	return any || popped;
 }
 
 /* Looks for more to do until the moment has passed. */
-static bool linger(struct blk_queue *q)
+static bool look_for(struct blk_queue *q, uint64_t ns)
 {
-	uint64_t end;
+	uint64_t end = now_ns() + ns;
 
-	if (!q->poll_ns)
-		return false;
-	end = now_ns() + q->poll_ns;
 	do {
 		if (!virtqueue_empty(q->vq) || blk_ring_ready(q))
 			return true;
 		cpu_relax();
 	} while (now_ns() < end);
 	return false;
+}
+
+static bool linger(struct blk_queue *q)
+{
+	if (q->pushed) {
+		if (look_for(q, interrupt_hold_ns(&q->hold)))
+			return true;
+		interrupt_hold_over(&q->hold, q->pushed);
+		interrupt(q);
+	}
+	return q->poll_ns && look_for(q, q->poll_ns);
 }
 
 /* Only completions or the timer can bring work now, not the driver. */
@@ -247,10 +275,12 @@ static void run(struct blk_queue *q)
 		do {
 			while (work(q))
 				if (++rounds >= ROUNDS_MAX) {
+					interrupt(q);
 					eventfd_signal(q->blk->dev.kick_fd[q->index]);
 					return;
 				}
 		} while (!deaf(q) && linger(q));
+		interrupt(q);
 	} while (!go_to_sleep(q));
 	/* Not taken by the kernel, and nothing in flight that would wake us. */
 	if (q->unsubmitted && !q->throttled)

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "devices/virtio/interrupt_hold.h"
+
+#include "base/bytes.h"
+
+/* Requests further apart are no stream. */
+#define GAP_NS_MAX 1000000U
+/* Times before more are tried: where that is in vain it costs a moment each time. */
+#define TRY_MORE 8U
+#define TRY_AT_ALL 64U
+
+void interrupt_hold_arrived(struct interrupt_hold *hold, unsigned int count, uint64_t now_ns)
+{
+	uint64_t gap = (now_ns - hold->arrived_ns) / MAX(count, 1U);
+
+	if (gap <= GAP_NS_MAX)
+		hold->gap_ns = (7 * hold->gap_ns + gap) / 8;
+	hold->arrived_ns = now_ns;
+}
+
+bool interrupt_hold_full(const struct interrupt_hold *hold, unsigned int completions)
+{
+	return completions >= MAX(hold->limit, 1U);
+}
+
+uint64_t interrupt_hold_ns(const struct interrupt_hold *hold)
+{
+	return MIN(MAX(2 * hold->gap_ns, (uint64_t)INTERRUPT_HOLD_NS_MIN),
+		   (uint64_t)INTERRUPT_HOLD_NS_MAX);
+}
+
+void interrupt_hold_told(struct interrupt_hold *hold)
+{
+	hold->limit = MAX(hold->limit, 1U);
+	if (++hold->streak < (hold->limit > 1 ? TRY_MORE : TRY_AT_ALL))
+		return;
+	hold->streak = 0;
+	hold->limit = MIN(2 * hold->limit, INTERRUPT_HOLD_MAX);
+}
+
+void interrupt_hold_over(struct interrupt_hold *hold, unsigned int completions)
+{
+	hold->streak = 0;
+	hold->limit = MIN(MAX(completions, 1U), INTERRUPT_HOLD_MAX);
+}
