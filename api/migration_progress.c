@@ -99,7 +99,6 @@ static const struct json_field progress_fields[] = {
 	  .object = &faults_object },
 	FIELD(vm_migration_progress, io_uring, BOOL),
 	FIELD(vm_migration_progress, zero_copy, BOOL),
-	FIELD(vm_migration_progress, sendfile, BOOL),
 	{ 0 },
 };
 

@@ -87,7 +87,7 @@ struct vm_migration_progress {
 	uint64_t expected_downtime_us;	       /* were the VM stopped now; 0: not known yet */
 	struct vm_migration_downtime downtime; /* when it is over */
 	struct vm_migration_faults faults;
-	bool io_uring, zero_copy, sendfile; /* what the channel uses */
+	bool io_uring, zero_copy; /* what the channel uses */
 
 	unsigned int connection_count;
 	struct vm_migration_connection_progress connections[SEND_CONNECTIONS_MAX];

@@ -59,15 +59,6 @@ static void set_up_tcp(int fd, int timeout_ms)
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
 }
 
-static bool send_by_file(const struct channel *channel, bool far)
-{
-	const struct channel_options *o = &channel->options;
-
-	return !o->checksum && !channel->tls &&
-	       (o->kind == CHANNEL_SENDFILE || (o->kind == CHANNEL_AUTO && o->sends_ram && !far &&
-						o->zero_copy == ZERO_COPY_AUTO));
-}
-
 struct opening {
 	struct channel *channel;
 	int result;
@@ -83,8 +74,7 @@ static void open_socket(void *opaque)
 	look_at_socket(channel->fd, &tcp, &far);
 	if (tcp)
 		set_up_tcp(channel->fd, channel->options.timeout_ms);
-	channel->sendfile = send_by_file(channel, far);
-	if (channel->options.kind == CHANNEL_PLAIN || channel->sendfile) {
+	if (channel->options.kind == CHANNEL_PLAIN) {
 		opening->result = fd_set_nonblocking(channel->fd, true);
 		return;
 	}
@@ -193,7 +183,7 @@ int channel_fd(const struct channel *channel)
 
 const char *channel_io(const struct channel *channel)
 {
-	return channel->sendfile ? "sendfile" : channel->socket_ops->name;
+	return channel->socket_ops->name;
 }
 
 void channel_disown_error(const struct channel *channel, struct error *err)
@@ -292,13 +282,6 @@ int channel_send(struct channel *channel, const struct frame *frame, const void 
 		 size_t meta_len, const struct iovec *payload, unsigned int count,
 		 struct error *err)
 {
-	return channel_send_file(channel, frame, meta, meta_len, NULL, payload, count, err);
-}
-
-int channel_send_file(struct channel *channel, const struct frame *frame, const void *meta,
-		      size_t meta_len, const struct channel_file *file, const struct iovec *payload,
-		      unsigned int count, struct error *err)
-{
 	struct iovec iov[CHANNEL_IOV_MAX];
 	struct frame out = *frame;
 	struct channel_slot *slot;
@@ -337,9 +320,7 @@ int channel_send_file(struct channel *channel, const struct frame *frame, const 
 		memcpy(slot->header + FRAME_HEADER_SIZE, meta, meta_len);
 	iov[0] =
 		(struct iovec){ .iov_base = slot->header, .iov_len = FRAME_HEADER_SIZE + meta_len };
-	r = channel_sendfile_pays(channel, file, count - 1, out.length)
-		    ? channel_sendfile(channel, iov, count, file)
-		    : channel->ops->send(channel, iov, count, iov[0].iov_len + out.length, slot);
+	r = channel->ops->send(channel, iov, count, iov[0].iov_len + out.length, slot);
 	return r ? fail_send(channel, r, err) : 0;
 }
 

@@ -11,10 +11,6 @@
  * channel_flush() waits for all. To a socket of the same host zero-copy costs a copy more
  * than it spares, on a unix socket there is none: ZERO_COPY_AUTO goes by the addresses.
  *
- * There RAM that is in a memfd goes by sendfile(2) instead, which copies it once, at the
- * receiver: what was sent is read by the kernel until it has arrived, so the peer may see
- * what was written later. Who sends while the guest runs sends that again anyway.
- *
  * Guest memory is not registered with the ring: registered pages are those that were
  * there at registration. Where the guest gives a page back (balloon) and uses it again,
  * the ring would go on sending the old one. Registering would also allocate every
@@ -44,10 +40,9 @@
 #include "migration/tls.h"
 
 enum channel_kind {
-	CHANNEL_AUTO,	  /* io_uring, or else plain; sendfile where that is better */
-	CHANNEL_PLAIN,	  /* system calls */
-	CHANNEL_URING,	  /* -EOPNOTSUPP where it cannot be had */
-	CHANNEL_SENDFILE, /* plain, and RAM by sendfile(2): not with checksum or TLS */
+	CHANNEL_AUTO,  /* io_uring, or else plain */
+	CHANNEL_PLAIN, /* system calls */
+	CHANNEL_URING, /* -EOPNOTSUPP where it cannot be had */
 };
 
 enum channel_zero_copy { ZERO_COPY_AUTO, ZERO_COPY_OFF, ZERO_COPY_ON };
@@ -56,7 +51,6 @@ struct channel_options {
 	enum channel_kind kind;
 	enum channel_zero_copy zero_copy; /* of io_uring */
 	bool checksum;			  /* of payload that may change while it is sent */
-	bool sends_ram;			  /* with channel_send_file() */
 	uint32_t stream;
 	int timeout_ms;		       /* -1: none */
 	int cancel_fd;		       /* -1: none; readable: everything ends with -ECANCELED */
@@ -77,7 +71,7 @@ struct channel *channel_renew(struct channel *channel, const struct channel_opti
 			      struct error *err);
 
 int channel_fd(const struct channel *channel);	       /* for poll */
-const char *channel_io(const struct channel *channel); /* "io_uring", "sendfile", "plain" */
+const char *channel_io(const struct channel *channel); /* "io_uring", "plain" */
 /* Of an error of something else than the channel, while it was in use: a device's server that
  * is gone (ECONNRESET) is no peer that is gone, which would be asked why. Its code becomes
  * -EIO, unless the channel has failed. */
@@ -98,17 +92,7 @@ void channel_set_cancel(struct channel *channel, int cancel_fd);
 int channel_send(struct channel *channel, const struct frame *frame, const void *meta,
 		 size_t meta_len, const struct iovec *payload, unsigned int count,
 		 struct error *err);
-/* Payload that is in a file, too: byte hva + n is byte offset + n of it. */
-struct channel_file {
-	const uint8_t *hva;
-	int fd; /* -1: it is not */
-	uint64_t offset;
-};
-/* As channel_send. SIGPIPE is ignored or blocked. */
-int channel_send_file(struct channel *channel, const struct frame *frame, const void *meta,
-		      size_t meta_len, const struct channel_file *file, const struct iovec *payload,
-		      unsigned int count, struct error *err);
-/* Nothing of this process' own that was given to channel_send is in use any more. */
+/* Nothing that was given to channel_send is in use any more. */
 int channel_flush(struct channel *channel, struct error *err);
 
 /*

@@ -8,7 +8,7 @@
 #include "base/bytes.h"
 #include "migration/channel_private.h"
 
-int channel_plain_wait(struct channel *channel, short events, int timeout_ms)
+static int wait_for(struct channel *channel, short events, int timeout_ms)
 {
 	struct pollfd p[2] = { { .fd = channel->fd, .events = events },
 			       { .fd = channel->options.cancel_fd, .events = POLLIN } };
@@ -24,7 +24,8 @@ int channel_plain_wait(struct channel *channel, short events, int timeout_ms)
 	return p[1].revents ? -ECANCELED : 0;
 }
 
-bool channel_plain_cancelled(struct channel *channel)
+/* Cancelled, though nothing makes us wait? */
+static bool cancelled(struct channel *channel)
 {
 	struct pollfd p = { .fd = channel->options.cancel_fd, .events = POLLIN };
 
@@ -34,7 +35,7 @@ bool channel_plain_cancelled(struct channel *channel)
 static int plain_send(struct channel *channel, struct iovec *iov, unsigned int count, size_t len,
 		      struct channel_slot *slot)
 {
-	if (channel_plain_cancelled(channel))
+	if (cancelled(channel))
 		return -ECANCELED;
 	while (len) {
 		struct msghdr msg = { .msg_iov = iov, .msg_iovlen = count };
@@ -43,7 +44,7 @@ static int plain_send(struct channel *channel, struct iovec *iov, unsigned int c
 		int r = 0;
 
 		if (n < 0 && errno == EAGAIN)
-			r = channel_plain_wait(channel, POLLOUT, channel->options.timeout_ms);
+			r = wait_for(channel, POLLOUT, channel->options.timeout_ms);
 		else if (n < 0 && errno != EINTR)
 			r = -errno;
 		if (r)
@@ -103,7 +104,7 @@ static ssize_t receive_some(struct channel *channel, struct iovec *iov, unsigned
 static int plain_receive(struct channel *channel, struct iovec *iov, unsigned int count,
 			 int first_ms, size_t *done)
 {
-	if (channel_plain_cancelled(channel))
+	if (cancelled(channel))
 		return -ECANCELED;
 	while (count) {
 		ssize_t n = receive_some(channel, iov, count);
@@ -111,8 +112,8 @@ static int plain_receive(struct channel *channel, struct iovec *iov, unsigned in
 		int r = 0;
 
 		if (n == -EAGAIN)
-			r = channel_plain_wait(channel, POLLIN,
-					       *done ? channel->options.timeout_ms : first_ms);
+			r = wait_for(channel, POLLIN,
+				     *done ? channel->options.timeout_ms : first_ms);
 		else if (n < 0 && n != -EINTR)
 			r = (int)n;
 		if (r)

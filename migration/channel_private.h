@@ -48,7 +48,6 @@ struct channel {
 	unsigned int next_slot, slot_count;
 	struct channel_slot *slots;
 	bool zero_copy;
-	bool sendfile;			      /* of what is in a file; ops are channel_plain.c's */
 	struct tls_session *tls;	      /* NULL: none; else ops are channel_tls.c's ... */
 	const struct channel_ops *socket_ops; /* ... over these */
 	struct channel_ring *ring;	      /* channel_uring.c */
@@ -57,18 +56,6 @@ struct channel {
 extern const struct channel_ops channel_plain_ops;
 extern const struct channel_ops channel_uring_ops;
 extern const struct channel_ops channel_tls_ops;
-
-/* channel_plain.c: until the socket is ready. -ETIMEDOUT, -ECANCELED. */
-int channel_plain_wait(struct channel *channel, short events, int timeout_ms);
-/* Cancelled, though nothing makes us wait? */
-bool channel_plain_cancelled(struct channel *channel);
-
-/* channel_sendfile.c: does it pay for so many runs of so many bytes in all? */
-bool channel_sendfile_pays(const struct channel *channel, const struct channel_file *file,
-			   unsigned int runs, size_t len);
-/* As ops->send; iov[0] is the header, the rest is in the file. */
-int channel_sendfile(struct channel *channel, struct iovec *iov, unsigned int count,
-		     const struct channel_file *file);
 
 /* -EOPNOTSUPP and others where the host has no io_uring that is good enough. */
 int channel_uring_open(struct channel *channel);

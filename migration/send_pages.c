@@ -209,11 +209,6 @@ static int send_batch(struct migration_send *send, struct channel *channel,
 		      const struct batch *batch, struct error *err)
 {
 	const struct guest_memory_region *region = batch->region;
-	const struct channel_file file = {
-		.hva = region->hva,
-		.fd = region->memfd,
-		.offset = region->offset,
-	};
 	struct table table;
 	int r;
 
@@ -229,8 +224,8 @@ static int send_batch(struct migration_send *send, struct channel *channel,
 	}
 	for (unsigned int i = 0; i < table.count; i++)
 		page_run_encode(&table.runs[i], table.meta + i * PAGE_RUN_SIZE);
-	r = channel_send_file(channel, &(struct frame){ .type = FRAME_PAGES }, table.meta,
-			      table.count * PAGE_RUN_SIZE, &file, table.iov, table.iov_count, err);
+	r = channel_send(channel, &(struct frame){ .type = FRAME_PAGES }, table.meta,
+			 table.count * PAGE_RUN_SIZE, table.iov, table.iov_count, err);
 	atomic_fetch_add_explicit(&send->pages, table.pages, memory_order_relaxed);
 	atomic_fetch_add_explicit(&send->zero_pages, table.zero_pages, memory_order_relaxed);
 	return r;
@@ -321,7 +316,6 @@ static int start_sender(struct migration_send *send, unsigned int index, struct 
 		.kind = options->kind,
 		.zero_copy = options->zero_copy,
 		.checksum = send->capabilities & CAPABILITY_CHECKSUM,
-		.sends_ram = true,
 		.stream = index + 1,
 		.timeout_ms = options->stall_ms,
 		.cancel_fd = send->stop,

@@ -79,7 +79,7 @@ static const struct call calls[] = {
 	{ SCMP_SYS(pwritev), DATA }, { SCMP_SYS(preadv2), DATA }, { SCMP_SYS(pwritev2), DATA },
 	{ SCMP_SYS(pread64), ALL }, { SCMP_SYS(pwrite64), ALL }, { SCMP_SYS(fsync), DATA },
 	{ SCMP_SYS(fdatasync), DATA }, { SCMP_SYS(lseek), DATA }, { SCMP_SYS(recvmsg), ALL },
-	{ SCMP_SYS(sendfile), KIND_MIGRATION }, { SCMP_SYS(sendmsg), ALL }, { SCMP_SYS(recvfrom), DATA }, { SCMP_SYS(sendto), DATA },
+	{ SCMP_SYS(sendmsg), ALL }, { SCMP_SYS(recvfrom), DATA }, { SCMP_SYS(sendto), DATA },
 	{ SCMP_SYS(accept4), DATA }, { SCMP_SYS(connect), DATA },
 	{ SCMP_SYS(getsockopt), DATA }, { SCMP_SYS(setsockopt), DATA }, { SCMP_SYS(fstat), DATA },
 	{ SCMP_SYS(newfstatat), DATA }, { SCMP_SYS(timerfd_gettime), DATA },

@@ -130,7 +130,6 @@ static void count_transfer(const struct transfer_progress *from, struct vm_migra
 		.recoveries = from->faults.recoveries,
 	};
 	to->io_uring = from->io && !strcmp(from->io, "io_uring");
-	to->sendfile = from->io && !strcmp(from->io, "sendfile");
 	to->zero_copy = from->zero_copy;
 	to->connection_count = MIN(from->connection_count, (unsigned int)SEND_CONNECTIONS_MAX);
 	for (unsigned int i = 0; i < to->connection_count; i++)

@@ -658,7 +658,6 @@ START_TEST(progress_says_all_it_knows)
 		.downtime = { 13, 14, 22, 15, 16, 17 },
 		.io_uring = true,
 		.zero_copy = true,
-		.sendfile = true,
 		.connection_count = 2,
 		.connections = { { 18, 19 }, { 20, 21 } },
 		.device_count = 1,
@@ -673,7 +672,7 @@ START_TEST(progress_says_all_it_knows)
 			"\"dirty_rate\":10,\"throttle\":11,\"expected_downtime_us\":12,"
 			"\"downtime_us\":{\"total\":13,\"stop\":14,\"devices\":22,\"memory\":15,"
 			"\"state\":16,"
-			"\"handover\":17},\"io_uring\":true,\"zero_copy\":true,\"sendfile\":true,"
+			"\"handover\":17},\"io_uring\":true,\"zero_copy\":true,"
 			"\"connections\":[{\"bytes\":18,\"rate\":19},{\"bytes\":20,\"rate\":21}],"
 			"\"devices\":[{\"id\":\"vf\",\"backend\":\"feature\",\"bytes\":23,"
 			"\"remaining_bytes\":24,\"ready\":true}]}");

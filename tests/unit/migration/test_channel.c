@@ -29,14 +29,6 @@ static const struct {
 	{ CHANNEL_PLAIN, true, ZERO_COPY_AUTO, true },
 	{ CHANNEL_URING, true, ZERO_COPY_OFF, true },
 	{ CHANNEL_URING, true, ZERO_COPY_ON, false },
-	{ CHANNEL_SENDFILE, false, ZERO_COPY_AUTO, false },
-	{ CHANNEL_SENDFILE, true, ZERO_COPY_AUTO, false },
-};
-
-static const char *const kind_names[] = {
-	[CHANNEL_PLAIN] = "plain",
-	[CHANNEL_URING] = "io_uring",
-	[CHANNEL_SENDFILE] = "sendfile",
 };
 
 static struct channel *a, *b;
@@ -94,25 +86,8 @@ static void tear_down(void)
 	close(cancel_fd);
 }
 
-/* RAM as a VM has it. */
-static struct channel_file map_file(size_t size)
-{
-	struct channel_file file = { .fd = memfd_create("ram", MFD_CLOEXEC) };
-
-	ck_assert_int_eq(ftruncate(file.fd, (off_t)size), 0);
-	file.hva = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file.fd, 0);
-	ck_assert_ptr_ne(file.hva, MAP_FAILED);
-	return file;
-}
-
-static void unmap_file(const struct channel_file *file, size_t size)
-{
-	munmap((void *)file->hva, size);
-	close(file->fd);
-}
-
 struct job {
-	const struct channel_file *file;
+	const uint8_t *data;
 	struct iovec iov[4];
 	int result;
 };
@@ -124,9 +99,8 @@ static void *send_job(void *opaque)
 
 	memset(meta, 0x5a, sizeof(meta));
 	for (int i = 0; i < 40 && !job->result; i++)
-		job->result =
-			channel_send_file(a, &(struct frame){ .type = FRAME_PAGES, .offset = i },
-					  meta, sizeof(meta), job->file, job->iov, 4, NULL);
+		job->result = channel_send(a, &(struct frame){ .type = FRAME_PAGES, .offset = i },
+					   meta, sizeof(meta), job->iov, 4, NULL);
 	if (!job->result)
 		job->result = channel_flush(a, NULL);
 	return NULL;
@@ -134,9 +108,8 @@ static void *send_job(void *opaque)
 
 START_TEST(frames_arrive_in_order_and_whole)
 {
-	struct channel_file file = map_file(BIG);
-	uint8_t *data = (uint8_t *)file.hva, *copy = malloc(BIG);
-	struct job job = { .file = &file };
+	uint8_t *data = malloc(BIG), *copy = malloc(BIG);
+	struct job job = { .data = data };
 	pthread_t thread;
 
 	for (size_t i = 0; i < BIG; i++)
@@ -146,7 +119,7 @@ START_TEST(frames_arrive_in_order_and_whole)
 	job.iov[2] = (struct iovec){ data + 4096 + MIB, 1 };
 	job.iov[3] = (struct iovec){ data + 4097 + MIB, BIG - 4097 - MIB };
 	set_up(_i, NULL);
-	ck_assert_str_eq(channel_io(a), kind_names[ways[_i].kind]);
+	ck_assert_str_eq(channel_io(a), ways[_i].kind == CHANNEL_PLAIN ? "plain" : "io_uring");
 	ck_assert_int_eq(channel_zero_copy(a), ways[_i].tcp && ways[_i].zero_copy == ZERO_COPY_ON);
 	pthread_create(&thread, NULL, send_job, &job);
 	for (int i = 0; i < 40; i++) {
@@ -170,39 +143,7 @@ START_TEST(frames_arrive_in_order_and_whole)
 	ck_assert_uint_eq(channel_sent(a), 40 * (FRAME_HEADER_SIZE + 64 + BIG));
 	ck_assert_uint_eq(channel_received(b), channel_sent(a));
 	tear_down();
-	unmap_file(&file, BIG);
-	free(copy);
-}
-END_TEST
-
-/* Of hugetlbfs, for one: it cannot be spliced. And short runs do not pay. */
-START_TEST(file_that_cannot_be_sent_is_sent_from_memory)
-{
-	static const size_t lens[] = { 64 * KIB, 4096, 1 }; /* what a socket holds */
-	struct channel_file file = map_file(MIB);
-	uint8_t *data = (uint8_t *)file.hva, *copy = malloc(MIB);
-
-	memset(data, 0xa5, MIB);
-	close(file.fd);
-	file.fd = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
-	set_up(_i, NULL);
-	for (size_t i = 0; i < 2 * ARRAY_SIZE(lens); i++) {
-		size_t len = lens[i % ARRAY_SIZE(lens)];
-		struct iovec iov = { data, len }, to = { copy, len };
-		struct frame frame;
-
-		memset(copy, 0, MIB);
-		ck_assert_int_eq(channel_send_file(a, &(struct frame){ .type = FRAME_PAGES }, NULL,
-						   0, &file, &iov, 1, NULL),
-				 0);
-		ck_assert_int_eq(channel_receive(b, &frame, -1, NULL), 0);
-		ck_assert_uint_eq(frame.length, len);
-		ck_assert_int_eq(channel_receive_payload(b, &frame, &to, 1, NULL), 0);
-		ck_assert_int_eq(memcmp(copy, data, len), 0);
-	}
-	ck_assert_str_ne(channel_io(a), "sendfile");
-	tear_down();
-	unmap_file(&file, MIB);
+	free(data);
 	free(copy);
 }
 END_TEST
@@ -347,14 +288,12 @@ END_TEST
 
 static int send_much(void)
 {
-	struct channel_file file = map_file(MIB);
-	struct iovec iov = { (void *)file.hva, MIB };
+	static uint8_t page[256 * 4096];
+	struct iovec iov = { page, sizeof(page) };
 	int r = 0;
 
 	for (int i = 0; i < 64 && !r; i++)
-		r = channel_send_file(a, &(struct frame){ .type = FRAME_PAGES }, NULL, 0, &file,
-				      &iov, 1, NULL);
-	unmap_file(&file, MIB);
+		r = channel_send(a, &(struct frame){ .type = FRAME_PAGES }, NULL, 0, &iov, 1, NULL);
 	return r;
 }
 
@@ -535,7 +474,6 @@ static Suite *channel_suite(void)
 
 	tcase_set_timeout(tcase, 60);
 	tcase_add_loop_test(tcase, frames_arrive_in_order_and_whole, 0, n);
-	tcase_add_loop_test(tcase, file_that_cannot_be_sent_is_sent_from_memory, 0, n);
 	tcase_add_loop_test(tcase, blobs_have_a_checksum_always, 0, n);
 	tcase_add_loop_test(tcase, unknown_optional_frames_are_skipped_and_others_are_not, 0, n);
 	tcase_add_loop_test(tcase, damaged_payload_and_blob_without_checksum_are_refused, 0, n);
