@@ -274,7 +274,7 @@ def fio(path, mib, write):
     if write:
         remove(path)
     result = subprocess.run(["fio", "--name=x", f"--filename={path}", f"--size={mib}M", "--bs=1M", "--iodepth=16",
-                             "--direct=1", "--ioengine=io_uring", f"--rw={'write' if write else 'read'}", "--fallocate=none",
+                             "--direct=1", "--ioengine=io_uring", f"--rw={'write' if write else 'read'}", "--fallocate=truncate",
                              "--end_fsync=1", "--output-format=json"], stdout=subprocess.PIPE, check=True)
     job = json.loads(result.stdout)["jobs"][0]["write" if write else "read"]
     return job["io_bytes"] / 1e6 / job["runtime"]
