@@ -16,7 +16,6 @@
 
 #define TICK_MS 50
 #define IDLE_MS 10 /* between two looks at a device that had nothing to say */
-#define LOOK_NS 5000000U
 
 /* Has another step begun, or is it over? */
 static bool moved_on(struct migration_send *send, unsigned int steps)
@@ -49,8 +48,7 @@ static int hear(struct device_sender *sender, uint16_t *flags, struct error *err
 	return 0;
 }
 
-/* Looks for the word that initial bytes are loaded; does not wait. What it means now, a look
- * at the device has to tell. */
+/* Looks for the word that initial bytes are loaded; does not wait. */
 static int look(struct device_sender *sender, struct error *err)
 {
 	struct pollfd p = { .fd = channel_fd(sender->channel), .events = POLLIN };
@@ -60,13 +58,11 @@ static int look(struct device_sender *sender, struct error *err)
 	if (poll(&p, 1, 0) <= 0)
 		return 0;
 	r = hear(sender, &flags, err);
-	if (!r && (!(flags & FRAME_INITIAL) || !sender->unheard))
+	if (!r && (!(flags & FRAME_INITIAL) || !sender->initial_sent))
 		r = error_set(err, EPROTO, "the destination has loaded what was not sent yet");
-	if (r)
-		return r;
-	sender->unheard--;
-	sender->looked_ns = 0;
-	return 0;
+	if (!r)
+		atomic_store(&sender->loaded, true);
+	return r;
 }
 
 static int send_data(struct device_sender *sender, size_t len, uint16_t flags, struct error *err)
@@ -92,26 +88,19 @@ static int send_part(struct device_sender *sender, bool *some, struct error *err
 	*some = n > 0;
 	if (n <= 0)
 		return (int)n;
-	sender->initial -= MIN(sender->initial, (uint64_t)n);
 	if ((size_t)n > FRAME_DEVICE_DATA_MAX)
 		return error_set(err, EOVERFLOW, "device %s: read more than was asked for",
 				 device->id);
 	return send_data(sender, (size_t)n, 0, err);
 }
 
-/* What is to come; a device that was reconfigured has initial bytes anew. Not before every
- * read: it costs a vfio-user device as much as one. */
+/* What is to come; a device that was reconfigured has initial bytes anew. */
 static int look_ahead(struct device_sender *sender, struct error *err)
 {
 	struct migratable *device = sender->device;
 	struct migratable_pending pending = { 0 };
-	uint64_t now = clock_ns();
-	int r;
+	int r = device->ops->save_pending(device, &pending, err);
 
-	if (sender->looked_ns && now - sender->looked_ns < LOOK_NS)
-		return 0;
-	sender->looked_ns = now;
-	r = device->ops->save_pending(device, &pending, err);
 	if (r)
 		return r;
 	atomic_store(&sender->pending, pending.stop_copy);
@@ -120,8 +109,6 @@ static int look_ahead(struct device_sender *sender, struct error *err)
 		atomic_store(&sender->loaded, false);
 	}
 	sender->initial = sender->initial_sent ? 0 : pending.initial;
-	if (sender->initial_sent && !sender->unheard)
-		atomic_store(&sender->loaded, true);
 	return 0;
 }
 
@@ -150,7 +137,6 @@ static int precopy(struct device_sender *sender, unsigned int steps, struct erro
 			r = send_part(sender, &some, err);
 		if (!r && !sender->initial_sent && (!some || !sender->initial)) {
 			sender->initial_sent = true;
-			sender->unheard++;
 			r = send_data(sender, 0, FRAME_INITIAL, err);
 		}
 		if (!r)
