@@ -6,34 +6,11 @@
 #include "base/bytes.h"
 #include "base/thread.h"
 #include "memory/guest_memory_private.h"
-
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
-#ifndef MADV_COLLAPSE /* Linux 6.1 */
-#define MADV_COLLAPSE 25
-#endif
-
-#define THP_SIZE (2 * MIB)
-
-static bool stopped(struct guest_memory *memory)
-{
-	bool stop;
-
-	pthread_mutex_lock(&memory->expecting.lock);
-	stop = memory->expecting.stop;
-	pthread_mutex_unlock(&memory->expecting.lock);
-	return stop;
-}
+#include "memory/prefault.h"
 
 static void allocate(struct guest_memory *memory, const struct expected *e)
 {
-	/* MADV_COLLAPSE makes a huge page of an extent that has at least one page. */
-	for (uint64_t offset = 0; offset < e->size; offset += THP_SIZE)
-		if (stopped(memory) ||
-		    madvise(e->hva + offset, GUEST_PAGE_SIZE, MADV_POPULATE_WRITE))
-			return;
-	madvise(e->hva, e->size, MADV_COLLAPSE);
+	make_huge(e->hva, e->size, &memory->expecting.stop);
 }
 
 /* Calls fn with each whole extent of RAM that the range touches, where huge pages are wanted. */
@@ -66,7 +43,7 @@ static bool take(struct guest_memory *memory, struct expected *e)
 	bool some;
 
 	pthread_mutex_lock(&memory->expecting.lock);
-	some = memory->expecting.count > 0 && !memory->expecting.stop;
+	some = memory->expecting.count > 0 && !atomic_load(&memory->expecting.stop);
 	memory->expecting.done = !some;
 	if (some) {
 		*e = memory->expecting.left[0];
@@ -134,9 +111,7 @@ void guest_memory_expect_init(struct guest_memory *memory)
 
 void guest_memory_expect_destroy(struct guest_memory *memory)
 {
-	pthread_mutex_lock(&memory->expecting.lock);
-	memory->expecting.stop = true;
-	pthread_mutex_unlock(&memory->expecting.lock);
+	atomic_store(&memory->expecting.stop, true);
 	guest_memory_expect_wait(memory);
 	pthread_mutex_destroy(&memory->expecting.lock);
 }

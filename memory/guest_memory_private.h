@@ -30,8 +30,9 @@ struct guest_memory {
 	struct {
 		pthread_t thread;
 		bool started; /* control plane; until it is joined */
+		atomic_bool stop;
 		pthread_mutex_t lock;
-		bool done, stop; /* under the lock, as are those that are left */
+		bool done; /* under the lock, as are those that are left */
 		unsigned int count;
 		struct expected left[EXPECTED_MAX];
 	} expecting;

@@ -19,7 +19,6 @@
 #define MADV_COLLAPSE 25
 #endif
 
-#define THP_SIZE (2 * MIB)
 #define WORKERS_MAX 16
 /* Large enough that the shared counter is never contended. */
 #define CHUNK (64 * MIB)
@@ -40,12 +39,12 @@ static int touch(uint8_t *start, uint64_t len, uint64_t page_size)
 	return 0;
 }
 
-/* One page of each extent, and what is left of it as a huge page at once. Advice: what
- * does not become huge is populated page by page. */
-static void make_huge(uint8_t *start, uint64_t len)
+void make_huge(uint8_t *start, uint64_t len, const atomic_bool *stop)
 {
+	/* MADV_COLLAPSE makes a huge page of an extent that has at least one page. */
 	for (uint64_t offset = 0; offset < len; offset += THP_SIZE)
-		if (madvise(start + offset, GUEST_PAGE_SIZE, MADV_POPULATE_WRITE))
+		if ((stop && atomic_load(stop)) ||
+		    madvise(start + offset, GUEST_PAGE_SIZE, MADV_POPULATE_WRITE))
 			return;
 	madvise(start, len, MADV_COLLAPSE);
 }
@@ -54,8 +53,9 @@ static int populate(const struct work *work, uint64_t offset)
 {
 	uint64_t len = MIN(work->chunk, work->size - offset);
 
+	/* What does not become huge is populated page by page. */
 	if (work->huge)
-		make_huge(work->start + offset, align_down(len, THP_SIZE));
+		make_huge(work->start + offset, align_down(len, THP_SIZE), NULL);
 	while (madvise(work->start + offset, len, MADV_POPULATE_WRITE)) {
 		if (errno == EINTR || errno == EAGAIN)
 			continue;

@@ -6,10 +6,19 @@
 #ifndef MEMORY_PREFAULT_H
 #define MEMORY_PREFAULT_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/bytes.h"
 #include "base/error.h"
+
+#define THP_SIZE (2 * MIB)
+
+/* One page of each extent, and what is left of it as a huge page at once, in this thread;
+ * start and len are whole extents. Advice: what does not become huge stays as it is. Ends
+ * early once *stop is set; NULL: never. */
+void make_huge(uint8_t *start, uint64_t len, const atomic_bool *stop);
 
 int prefault(uint8_t *start, uint64_t size, uint64_t page_size, bool huge, struct error *err);
 

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Directories for tls_dir, by the openssl program."""
 import os
+import shutil
 import subprocess
+import unittest
 
 
 def openssl(*args):
@@ -36,3 +38,17 @@ def tls_dir(folder, **more):
     for what in ("server", "client"):
         certificate(folder, what, folder, **more)
     return folder
+
+
+class NeedsOpenssl(unittest.TestCase):
+    """Tests that make certificates, in a directory of their own."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        if not shutil.which("openssl"):
+            raise unittest.SkipTest("there is no openssl to make certificates")
+
+    def setUp(self):
+        super().setUp()
+        self.tls_dir = tls_dir(f"{self.dir}/tls")

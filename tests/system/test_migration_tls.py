@@ -7,31 +7,21 @@ import subprocess
 import unittest
 
 from arrival import Arrival, free_port
-from certificates import authority, certificate, tls_dir
+from certificates import NeedsOpenssl, authority, certificate, tls_dir
 from ferry import BUILD, ApiError
 from probe import Probe
 from test_migration import Sending
 from test_snapshot import DIRTY, Moving, fill
 
 
-class Tls(Moving):
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        if not shutil.which("openssl"):
-            raise unittest.SkipTest("there is no openssl to make certificates")
-
-    def setUp(self):
-        super().setUp()
-        self.tls = tls_dir(f"{self.dir}/tls")
-
+class Tls(NeedsOpenssl, Moving):
     def listen(self, to, tls="", **more):
-        return to.listen(f"tcp:127.0.0.1:{free_port()}", **({"tls_dir": tls or self.tls} if tls is not None else {}), **more)
+        return to.listen(f"tcp:127.0.0.1:{free_port()}", **({"tls_dir": tls or self.tls_dir} if tls is not None else {}), **more)
 
     def moves(self, vm, to, **more):
         checksum = fill(vm)
         vm.ask(f"dirty {DIRTY:#x} 512 20 3")
-        vm.put("vm.send-migration", {"destination_url": self.listen(to), "tls_dir": self.tls, **more})
+        vm.put("vm.send-migration", {"destination_url": self.listen(to), "tls_dir": self.tls_dir, **more})
         self.same_memory(to.arrived(), checksum)
         self.timer_goes_on(to)
         self.assertIn("verify ok", to.ask("verify"))
@@ -49,17 +39,17 @@ class Tls(Moving):
     def test_there_and_back(self):
         with Probe() as vm, Arrival() as to:
             checksum = fill(vm)
-            vm.put("vm.send-migration", {"destination_url": self.listen(to), "tls_dir": self.tls})
+            vm.put("vm.send-migration", {"destination_url": self.listen(to), "tls_dir": self.tls_dir})
             to.arrived()
             with Arrival() as back:
-                to.put("vm.send-migration", {"destination_url": self.listen(back), "tls_dir": self.tls})
+                to.put("vm.send-migration", {"destination_url": self.listen(back), "tls_dir": self.tls_dir})
                 self.same_memory(back.arrived(), checksum)
 
     def test_cancelled(self):
         with Probe(memory="256M") as vm, Arrival() as to:
             checksum = fill(vm)
             vm.ask(f"dirty {DIRTY:#x} 40000 0 3")
-            sending = Sending(vm, self.listen(to), tls_dir=self.tls, bandwidth=20 << 20, max_throttle=0)
+            sending = Sending(vm, self.listen(to), tls_dir=self.tls_dir, bandwidth=20 << 20, max_throttle=0)
             sending.wait_precopy()
             vm.put("vm.cancel-migration")
             self.assertRegex(str(sending.wait()), "cancel")
@@ -86,33 +76,33 @@ class Tls(Moving):
             self.moves(vm, to)
 
     def test_one_side_without_tls(self):
-        self.refused("asks for TLS", "the source does not speak it", None, self.tls)
-        self.refused("the destination does not speak it", "speaks TLS", self.tls, None)
+        self.refused("asks for TLS", "the source does not speak it", None, self.tls_dir)
+        self.refused("the destination does not speak it", "speaks TLS", self.tls_dir, None)
 
     def test_another_authority(self):
         other = tls_dir(f"{self.dir}/other")
-        self.refused("other/ca-cert.pem", "refuses this side's certificate", other, self.tls)
+        self.refused("other/ca-cert.pem", "refuses this side's certificate", other, self.tls_dir)
 
     def test_a_certificate_for_another_host(self):
-        other = shutil.copytree(self.tls, f"{self.dir}/elsewhere")
-        certificate(other, "server", self.tls, names="IP:10.1.2.3,DNS:localhost")
-        self.refused("not for 127.0.0.1", "refuses this side's certificate", self.tls, other)
+        other = shutil.copytree(self.tls_dir, f"{self.dir}/elsewhere")
+        certificate(other, "server", self.tls_dir, names="IP:10.1.2.3,DNS:localhost")
+        self.refused("not for 127.0.0.1", "refuses this side's certificate", self.tls_dir, other)
 
     def test_a_source_of_another_authority(self):
-        other = shutil.copytree(self.tls, f"{self.dir}/stranger")
+        other = shutil.copytree(self.tls_dir, f"{self.dir}/stranger")
         certificate(other, "client", authority(f"{self.dir}/another"))
-        self.refused("refuses this side's certificate", "refused by .*ca-cert.pem", other, self.tls)
+        self.refused("refuses this side's certificate", "refused by .*ca-cert.pem", other, self.tls_dir)
 
     def test_missing_files_are_named(self):
         with Probe() as vm, Arrival() as to:
             checksum = fill(vm)
             for name in ("ca-cert.pem", "client-cert.pem", "client-key.pem"):
-                broken = shutil.copytree(self.tls, f"{self.dir}/{name}-less")
+                broken = shutil.copytree(self.tls_dir, f"{self.dir}/{name}-less")
                 os.unlink(f"{broken}/{name}")
                 with self.assertRaisesRegex(ApiError, f"{broken}/{name}: No such file"):
                     vm.put("vm.send-migration", {"destination_url": "tcp:127.0.0.1:9", "tls_dir": broken})
             for name in ("ca-cert.pem", "server-cert.pem", "server-key.pem"):
-                broken = shutil.copytree(self.tls, f"{self.dir}/{name}-less", dirs_exist_ok=True)
+                broken = shutil.copytree(self.tls_dir, f"{self.dir}/{name}-less", dirs_exist_ok=True)
                 os.unlink(f"{broken}/{name}")
                 with self.assertRaisesRegex(ApiError, f"{broken}/{name}: No such file"):
                     to.put("vm.receive-migration", {"receiver_url": "tcp:127.0.0.1:9", "tls_dir": broken})
@@ -122,9 +112,9 @@ class Tls(Moving):
     def test_only_by_tcp(self):
         with Probe() as vm, Arrival() as to:
             with self.assertRaisesRegex(ApiError, "400.*tls_dir: needs tcp"):
-                vm.put("vm.send-migration", {"destination_url": f"unix:{self.dir}/s", "tls_dir": self.tls})
+                vm.put("vm.send-migration", {"destination_url": f"unix:{self.dir}/s", "tls_dir": self.tls_dir})
             with self.assertRaisesRegex(ApiError, "400.*tls_dir: needs tcp"):
-                to.put("vm.receive-migration", {"receiver_url": f"unix:{self.dir}/s", "tls_dir": self.tls})
+                to.put("vm.receive-migration", {"receiver_url": f"unix:{self.dir}/s", "tls_dir": self.tls_dir})
 
 
 class Start(unittest.TestCase):

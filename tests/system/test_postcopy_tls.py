@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Postcopy over TLS: also the connections made anew, and those of strangers meanwhile."""
-import shutil
 import socket
 import ssl
 import unittest
 
 from arrival import Arrival, free_port
-from certificates import tls_dir
+from certificates import NeedsOpenssl, tls_dir
 from ferry import wait_for
 from line import Line
 from probe import Probe
@@ -16,17 +15,10 @@ from test_snapshot import DIRTY, fill
 HANDSHAKE = b"\x16\x03"  # how a record of TLS begins that has a message of the handshake
 
 
-class PostcopyTls(Following):
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        if not shutil.which("openssl"):
-            raise unittest.SkipTest("there is no openssl to make certificates")
-
+class PostcopyTls(NeedsOpenssl, Following):
     def setUp(self):
         super().setUp()
-        self.dir_of_tls = tls_dir(f"{self.dir}/tls")
-        self.tls = {"receive": {"tls_dir": self.dir_of_tls}, "tls_dir": self.dir_of_tls}
+        self.tls = {"receive": {"tls_dir": self.tls_dir}, "tls_dir": self.tls_dir}
 
     def test_memory_follows_by_several_connections(self):
         self.moves(f"tcp:127.0.0.1:{free_port()}", cpus=4, connections=4, memory_mode="Postcopy", **self.tls)
@@ -43,7 +35,7 @@ class PostcopyTls(Following):
             vm.ask(f"dirty {DIRTY:#x} 512 20 3")
             for source, target in ((vm, to), (to, back)):
                 target.listen(f"tcp:127.0.0.1:{free_port()}", **self.tls["receive"])
-                self.send(source, target, memory_mode="Postcopy", tls_dir=self.dir_of_tls)
+                self.send(source, target, memory_mode="Postcopy", tls_dir=self.tls_dir)
                 self.gone(source)
             self.same_memory(back, checksum)
             self.assertIn("verify ok", back.ask("verify"))
@@ -83,7 +75,7 @@ class PostcopyTls(Following):
             vm.ask(f"dirty {DIRTY:#x} 40000 0 3")
             port = free_port()
             to.listen(f"tcp:127.0.0.1:{port}", **self.tls["receive"])
-            sending = self.follow(vm, to, bandwidth=24 << 20, timeout_s=1, tls_dir=self.dir_of_tls)
+            sending = self.follow(vm, to, bandwidth=24 << 20, timeout_s=1, tls_dir=self.tls_dir)
             self.strangers(port)
             self.assertTrue(sending.is_alive(), "all memory was there before the strangers were")
             self.assertIsNone(sending.wait())
@@ -102,7 +94,7 @@ class PostcopyTls(Following):
             self.addCleanup(line.close)
             to.listen(f"tcp:127.0.0.1:{port}", **self.tls["receive"])
             to.url = line.url
-            sending = self.follow(vm, to, bandwidth=32 << 20, timeout_s=1, tls_dir=self.dir_of_tls)
+            sending = self.follow(vm, to, bandwidth=32 << 20, timeout_s=1, tls_dir=self.tls_dir)
             line.cut()
             wait_for(lambda: not vm.get("vm.migration")["connections"], 20, "the end of the connections")
             self.strangers(port)

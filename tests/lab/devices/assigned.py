@@ -3,6 +3,7 @@
 They run in the lab, with --devices igb,nvme,edu,edu2,mtty,pair."""
 import functools
 import hashlib
+import json
 import os
 import re
 import socket
@@ -21,6 +22,20 @@ from probe import Probe  # noqa: E402
 
 # Stock Debian kernels have no iommufd: there the group is the only way, and no mtty.
 IOMMUFD = os.path.exists("/dev/iommu")
+
+
+def add_given(vm, path, name):
+    """The device's own file, opened here and sent with the request."""
+    fd = os.open("/dev/vfio/devices/" + os.listdir(path + "/vfio-dev")[0], os.O_RDWR)
+    body = json.dumps({"fd": -1, "id": name}).encode()
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(vm.api_path)
+        socket.send_fds(s, [b"PUT /api/v1/vm.add-device HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+                            b"Content-Type: application/json\r\n"
+                            b"Content-Length: %d\r\n\r\n" % len(body) + body], [fd])
+        answer = s.recv(4096)
+    os.close(fd)
+    assert b" 200 " in answer, answer
 
 
 class Way(NamedTuple):

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Assigned devices come and go while the guest runs, and leave nothing behind."""
-import json
 import os
-import socket
 import unittest
 
-from assigned import IOMMUFD, PEER, DeviceProbe, LinuxGuest, NetCase, Sender, each_way, sh, vf, wait_for
+from assigned import IOMMUFD, PEER, DeviceProbe, LinuxGuest, NetCase, Sender, add_given, each_way, sh, vf, wait_for
 from ferry import ApiError
 
 
@@ -102,16 +100,7 @@ class Hotplug(NetCase):
             return
         (path,) = vf("igb")
         with LinuxGuest() as vm:
-            fd = os.open("/dev/vfio/devices/" + os.listdir(path + "/vfio-dev")[0], os.O_RDWR)
-            body = json.dumps({"fd": -1, "id": "given"}).encode()
-            with socket.socket(socket.AF_UNIX) as s:
-                s.connect(vm.api_path)
-                socket.send_fds(s, [b"PUT /api/v1/vm.add-device HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-                                    b"Content-Type: application/json\r\n"
-                                    b"Content-Length: %d\r\n\r\n" % len(body) + body], [fd])
-                answer = s.recv(4096)
-            os.close(fd)
-            self.assertIn(b" 200 ", answer)
+            add_given(vm, path, "given")
             self.bring_up(vm)
             # a reboot is a new machine on the same descriptor
             vm.agent.send_line("run reboot -f")

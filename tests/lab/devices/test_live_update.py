@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A VM changes its process, and its VF goes on: the same descriptors, mappings and vectors."""
-import json
 import os
 import re
-import socket
 import subprocess
 import time
 import unittest
 
-from assigned import GROUP, HUGE, IOMMUFD, PEER, LinuxGuest, NetCase, Sender, each_way, sh, vf, wait_for
+from assigned import GROUP, HUGE, IOMMUFD, PEER, LinuxGuest, NetCase, Sender, add_given, each_way, sh, vf, wait_for
 from ferry import ApiError
 from frames import Proxy
 from pings import INTERVAL, Pings
@@ -116,20 +114,6 @@ class LiveUpdate(NetCase):
                 wait_for(lambda: vm.irqs(0x2a) == n + 2, 10, "the MSI of the copy back")
                 self.assertEqual(vm.sum(FREE), vm.sum(to))
             self.assertNotRegex(vm.log(), "CHANGE_PROCESS|FLAG_VADDR")
-
-
-def add_given(vm, path, name):
-    """The device's own file, opened here and sent with the request."""
-    fd = os.open("/dev/vfio/devices/" + os.listdir(path + "/vfio-dev")[0], os.O_RDWR)
-    body = json.dumps({"fd": -1, "id": name}).encode()
-    with socket.socket(socket.AF_UNIX) as s:
-        s.connect(vm.api_path)
-        socket.send_fds(s, [b"PUT /api/v1/vm.add-device HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-                            b"Content-Type: application/json\r\n"
-                            b"Content-Length: %d\r\n\r\n" % len(body) + body], [fd])
-        answer = s.recv(4096)
-    os.close(fd)
-    assert b" 200 " in answer, answer
 
 
 if IOMMUFD:  # a file of its own is what a device has there alone

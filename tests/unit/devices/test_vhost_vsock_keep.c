@@ -125,23 +125,9 @@ static int keep(bool paused, struct error *err)
 
 static int hand_over(struct fake_machine *to, struct error *err)
 {
-	struct state_writer *writer = state_writer_new(NULL);
-	struct state_node root, node;
-	void *blob;
-	size_t len;
-	int r;
-
 	virtio_pci_pause(now->fn);
 	ck_assert_int_eq(keep(true, NULL), 0);
-	ck_assert_int_eq(pci_root_save(now->root, writer, "devices", NULL), 0);
-	ck_assert_int_eq(state_writer_finish(writer, &blob, &len, NULL), 0);
-	state_writer_free(writer);
-	fake_machine_move_guest(now, to);
-	ck_assert_int_eq(state_tree_open(blob, len, &root, NULL), 0);
-	ck_assert_int_eq(state_child(&root, "devices", &node, NULL), 0);
-	r = pci_root_load(to->root, &node, err);
-	free(blob);
-	return r;
+	return fake_machine_hand_over(now, to, err);
 }
 
 static struct fake_machine *new_process(void)

@@ -14,6 +14,7 @@
 #include "devices/virtio/virtio_vsock_priv.h"
 #include "tests/unit/helpers/fake_driver.h"
 #include "tests/unit/helpers/fake_host.h"
+#include "tests/unit/helpers/host_program.h"
 #include "tests/unit/helpers/run_suite.h"
 
 #define RAM (16 * MIB)
@@ -203,35 +204,7 @@ static void expect_silence(void)
 
 static int client(void)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	struct timeval limit = { .tv_sec = 5 };
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	strcpy(address.sun_path, path);
-	ck_assert_int_eq(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-	return fd;
-}
-
-static void say(int fd, const char *text)
-{
-	ck_assert_int_eq(send(fd, text, strlen(text), MSG_NOSIGNAL), (ssize_t)strlen(text));
-}
-
-static void hear(int fd, const char *text)
-{
-	char got[64] = "";
-
-	ck_assert_int_eq(fd_read_full(fd, got, strlen(text)), 0);
-	ck_assert_str_eq(got, text);
-}
-
-static void expect_eof(int fd)
-{
-	char c;
-	ssize_t n = recv(fd, &c, 1, 0);
-
-	ck_assert_msg(n == 0 || (n < 0 && errno == ECONNRESET), "got %zd, %s", n, strerror(errno));
+	return client_of(path);
 }
 
 /* A client through to the guest's port. */

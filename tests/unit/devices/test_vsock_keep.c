@@ -11,6 +11,7 @@
 #include "base/fd.h"
 #include "devices/virtio/virtio_vsock_priv.h"
 #include "tests/unit/helpers/fake_machine.h"
+#include "tests/unit/helpers/host_program.h"
 #include "tests/unit/helpers/run_suite.h"
 
 #define EVENTS VIRTIO_FEATURE(VIRTIO_F_EVENT_IDX)
@@ -111,24 +112,10 @@ static struct fake_machine *made_around_what_is_kept(void)
 
 static int hand_over(struct fake_machine *to, bool connections, struct error *err)
 {
-	struct state_writer *writer = state_writer_new(NULL);
-	struct state_node root, node;
-	void *blob;
-	size_t len;
-	int r;
-
 	virtio_pci_pause(now->fn);
 	if (connections)
 		ck_assert_int_eq(now->dev->ops->keep(now->dev, &handed, true, NULL), 0);
-	ck_assert_int_eq(pci_root_save(now->root, writer, "devices", NULL), 0);
-	ck_assert_int_eq(state_writer_finish(writer, &blob, &len, NULL), 0);
-	state_writer_free(writer);
-	fake_machine_move_guest(now, to);
-	ck_assert_int_eq(state_tree_open(blob, len, &root, NULL), 0);
-	ck_assert_int_eq(state_child(&root, "devices", &node, NULL), 0);
-	r = pci_root_load(to->root, &node, err);
-	free(blob);
-	return r;
+	return fake_machine_hand_over(now, to, err);
 }
 
 /* The old process ends: what it had open is closed, and nothing else done to it. */
@@ -273,35 +260,7 @@ static void expect_data(struct guest *g, const char *text)
 
 static int client(void)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	const struct timeval limit = { .tv_sec = 5 };
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	strcpy(address.sun_path, path);
-	ck_assert_int_eq(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-	return fd;
-}
-
-static void say(int fd, const char *text)
-{
-	ck_assert_int_eq(send(fd, text, strlen(text), MSG_NOSIGNAL), (ssize_t)strlen(text));
-}
-
-static void hear(int fd, const char *text)
-{
-	char got[64] = "";
-
-	ck_assert_int_eq(fd_read_full(fd, got, strlen(text)), 0);
-	ck_assert_str_eq(got, text);
-}
-
-static void expect_eof(int fd)
-{
-	char c;
-	ssize_t n = recv(fd, &c, 1, 0);
-
-	ck_assert_msg(n == 0 || (n < 0 && errno == ECONNRESET), "got %zd, %s", n, strerror(errno));
+	return client_of(path);
 }
 
 /* Whether the host's end is open, and nothing to be read. */

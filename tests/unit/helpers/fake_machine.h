@@ -11,6 +11,7 @@
 #include <linux/virtio_pci.h>
 #include <stdlib.h>
 
+#include "base/state_tree.h"
 #include "devices/pci/msix.h"
 #include "devices/pci/pci_root.h"
 #include "devices/virtio/virtio_pci.h"
@@ -199,6 +200,27 @@ static inline void fake_machine_move_guest(const struct fake_machine *from, stru
 		to->drivers[i].memory = to->h.host.memory;
 		to->drivers[i].ram = guest_memory_region(to->h.host.memory, 0);
 	}
+}
+
+/* The paused machine's guest, and its state, to another: what loading it returns. */
+static inline int fake_machine_hand_over(struct fake_machine *from, struct fake_machine *to,
+					 struct error *err)
+{
+	struct state_writer *writer = state_writer_new(NULL);
+	struct state_node root, node;
+	void *blob;
+	size_t len;
+	int r;
+
+	ck_assert_int_eq(pci_root_save(from->root, writer, "devices", NULL), 0);
+	ck_assert_int_eq(state_writer_finish(writer, &blob, &len, NULL), 0);
+	state_writer_free(writer);
+	fake_machine_move_guest(from, to);
+	ck_assert_int_eq(state_tree_open(blob, len, &root, NULL), 0);
+	ck_assert_int_eq(state_child(&root, "devices", &node, NULL), 0);
+	r = pci_root_load(to->root, &node, err);
+	free(blob);
+	return r;
 }
 
 #endif
