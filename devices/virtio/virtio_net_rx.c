@@ -258,7 +258,8 @@ void net_rx(struct net_pair *pair)
 	if (!pair->serving || !pair->attached || !pair->rx->ready || pair->rx_wait ||
 	    pair->rx_starved)
 		return;
-	for (unsigned int frames = 0; frames < NET_TURN_FRAMES && more; frames++) {
+	/* A turn ends with no frame held: nothing may come that would call us for it. */
+	for (unsigned int n = 0; more && (n < NET_TURN_FRAMES || pair->held_len); n++) {
 		more = step(pair);
 		/* Buffers may come just before we ask to be told of them. */
 		if (pair->rx_starved && virtqueue_set_notifications(pair->rx, true)) {

@@ -5,6 +5,8 @@
 #include <netinet/if_ether.h>
 #include <poll.h>
 #include <sched.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 
 #include "base/fd.h"
@@ -380,6 +382,39 @@ START_TEST(held_frame_waits_for_more_buffers)
 	check_pattern(RX_AT + 12, 0, 1488, 17);
 	check_pattern(RX_AT + 4096, 1488, 1500, 17);
 	check_pattern(RX_AT + 8192, 2988, 1012, 17);
+}
+END_TEST
+
+/* The device's reads of its tap come here: buffers may arrive right after one. */
+static unsigned int frames_until_buffers;
+
+ssize_t readv(int fd, const struct iovec *iov, int n)
+{
+	ssize_t len = syscall(SYS_readv, fd, iov, n);
+
+	if (len > 0 && fd == tap.ends[0] && frames_until_buffers && !--frames_until_buffers)
+		for (unsigned int i = 0; i < 3; i++)
+			add_rx(0, RX_AT + 4096 * (NET_TURN_FRAMES + i), 1000);
+	return len;
+}
+
+START_TEST(held_frame_of_a_turns_end_goes_on_with_buffers_that_just_came)
+{
+	start(ring_features(_i) | MERGE);
+	for (unsigned int i = 0; i < NET_TURN_FRAMES - 1; i++)
+		peer_send(0, 100, 1);
+	peer_send(0, 3000, 2);
+	usleep(20000);
+	for (unsigned int i = 0; i < NET_TURN_FRAMES; i++)
+		add_rx(0, RX_AT + 4096 * i, 1000);
+	frames_until_buffers = NET_TURN_FRAMES;
+	fake_transport_kick(&transport, 0);
+	for (unsigned int i = 0; i < NET_TURN_FRAMES - 1; i++)
+		ck_assert_uint_eq(wait_used(0), 112);
+	for (unsigned int i = 0; i < 3; i++)
+		ck_assert_uint_eq(wait_used(0), 1000);
+	ck_assert_uint_eq(wait_used(0), 12);
+	check_pattern(RX_AT + 4096 * NET_TURN_FRAMES, 988, 1000, 2);
 }
 END_TEST
 
@@ -1032,6 +1067,7 @@ static void add_cases(Suite *s)
 	tcase_add_loop_test(rx, receives_a_long_frame_into_merged_buffers, 0, 2);
 	tcase_add_loop_test(rx, merged_buffers_become_visible_together, 0, 2);
 	tcase_add_loop_test(rx, held_frame_waits_for_more_buffers, 0, 2);
+	tcase_add_loop_test(rx, held_frame_of_a_turns_end_goes_on_with_buffers_that_just_came, 0, 2);
 	tcase_add_loop_test(rx, frame_too_long_for_its_buffer_is_dropped_without_merging, 0, 2);
 	tcase_add_test(rx, frame_no_stock_of_buffers_holds_is_dropped);
 	tcase_add_loop_test(rx, frames_without_buffers_wait_and_cost_no_cpu, 0, 2);
