@@ -8,8 +8,11 @@
 #include <string.h>
 
 #include "api/config_json.h"
+#include "base/program_pages.h"
 #include "vmm/vm_private.h"
 #include "vmm/vm_update_private.h"
+
+#define SETTLE_NS 200000000ULL /* from the first run on */
 
 /* One thing that the guest did, on its way from a vCPU thread to the worker. */
 struct guest_event {
@@ -26,12 +29,30 @@ struct guest_event {
 	char text[256];
 };
 
+/* Most of the code that makes a VM, and lets a guest set it up, is not run again. */
+static void settled(void *opaque)
+{
+	program_pages_release();
+}
+
+static void begin_to_settle(void *opaque)
+{
+	struct vm *vm = opaque;
+
+	loop_timer_set(vm->settle, SETTLE_NS);
+}
+
 struct vm *vm_new(const struct vm_options *options, struct error *err)
 {
 	struct vm *vm = calloc(1, sizeof(*vm));
 
 	if (!vm) {
 		error_set_errno(err, ENOMEM, "create VM");
+		return NULL;
+	}
+	vm->settle = loop_timer_new(options->loop, settled, vm, err);
+	if (!vm->settle) {
+		free(vm);
 		return NULL;
 	}
 	vm->options = *options;
@@ -52,9 +73,15 @@ void vm_emit(struct vm *vm, const char *event)
 
 void vm_set_state(struct vm *vm, enum vm_state state)
 {
+	bool first = state == VM_RUNNING && !vm->has_run;
+
 	pthread_mutex_lock(&vm->lock);
 	vm->state = state;
 	pthread_mutex_unlock(&vm->lock);
+	if (!first)
+		return;
+	vm->has_run = true;
+	loop_post(vm->options.loop, begin_to_settle, vm);
 }
 
 static struct machine *set_machine(struct vm *vm, struct machine *machine)
@@ -586,6 +613,7 @@ void vm_free(struct vm *vm)
 		return;
 	if (vm->created)
 		op_delete(vm, NULL);
+	loop_remove(vm->settle);
 	vm_work_destroy(&vm->work);
 	pthread_mutex_destroy(&vm->lock);
 	free(vm);

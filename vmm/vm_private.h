@@ -34,7 +34,9 @@ struct vm {
 	struct vm_config config;
 	struct machine *machine;
 	struct console *serial, *console, *debug_console;
-	uint8_t generation_id[16]; /* of the machines, one after the other; zero: none yet */
+	struct loop_source *settle; /* a while after the first run; the main loop's */
+	bool has_run;		    /* the worker's: a VM of this process has */
+	uint8_t generation_id[16];  /* of the machines, one after the other; zero: none yet */
 
 	struct vm_work work;
 	enum vm_away away;	 /* the worker's, of a VM in VM_PAUSED */

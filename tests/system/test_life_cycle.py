@@ -121,6 +121,18 @@ class End(unittest.TestCase):
             self.assertLess(int(vm.status("RssAnon").split()[0]), 4096)
 
 
+class Memory(unittest.TestCase):
+    def test_what_only_the_start_needed_is_given_back(self):
+        with Probe() as vm:
+            vm.ping()
+            pages = wait_for(lambda: 0 < int(vm.status("RssFile").split()[0]) < 1280 and vm.status("RssFile"), 10,
+                             "the pages of the program to be given back")
+            vm.ping()
+            vm.put("vm.reboot")  # all of it is there when it is wanted again
+            vm.wait_ready()
+            self.assertGreater(int(vm.status("RssFile").split()[0]), int(pages.split()[0]))
+
+
 class PauseResume(unittest.TestCase):
     def test_a_paused_guest_does_nothing_and_loses_nothing(self):
         with Probe() as vm:
