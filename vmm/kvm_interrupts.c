@@ -9,13 +9,20 @@
 #define IOAPIC_PINS 24
 #define GSI_MAX 4096
 #define FIXED_ROUTES (PIC_PINS + IOAPIC_PINS)
+#define MSI_ROUTES (GSI_MAX - IOAPIC_PINS)
+#define IDLE_MAX 64
 
+/*
+ * KVM takes its table as a whole, and waits for all that reads the old one. Hence a route
+ * that is given back stays in it, idle: nothing raises it, and who wants the same message
+ * again, as a vector that was masked for a moment, gets it without a call.
+ */
 struct kvm_interrupts {
 	struct kvm *kvm;
 	pthread_mutex_t lock; /* guards what follows */
-	bool used[GSI_MAX];
-	unsigned int hint; /* no free gsi below */
-	/* The table as KVM takes it: FIXED_ROUTES, then the MSI routes in any order. */
+	bool used[GSI_MAX], idle[GSI_MAX];
+	unsigned int hint; /* no gsi below that is neither used nor idle */
+	/* The table as KVM has it: FIXED_ROUTES, then the MSI routes in any order. */
 	unsigned int routes, room;
 	struct kvm_irq_routing *table;
 };
@@ -117,29 +124,91 @@ static int make_room(struct kvm_interrupts *self)
 	return 0;
 }
 
-static int route_add_locked(struct kvm_interrupts *self, const struct msi_message *msg,
-			    struct error *err)
+static unsigned int idle_routes(const struct kvm_interrupts *self)
+{
+	return self->table->nr - FIXED_ROUTES - self->routes;
+}
+
+static bool carries(const struct kvm_irq_routing_entry *entry, const struct msi_message *msg)
+{
+	return entry->u.msi.address_lo == (uint32_t)msg->address &&
+	       entry->u.msi.address_hi == (uint32_t)(msg->address >> 32) &&
+	       entry->u.msi.data == msg->data;
+}
+
+/* An idle route that carries msg, or (NULL) any. */
+static struct kvm_irq_routing_entry *find_idle(struct kvm_interrupts *self,
+					       const struct msi_message *msg)
+{
+	if (!idle_routes(self))
+		return NULL;
+	for (unsigned int i = FIXED_ROUTES; i < self->table->nr; i++) {
+		struct kvm_irq_routing_entry *entry = &self->table->entries[i];
+
+		if (self->idle[entry->gsi] && (!msg || carries(entry, msg)))
+			return entry;
+	}
+	return NULL;
+}
+
+static int use(struct kvm_interrupts *self, unsigned int gsi)
+{
+	self->idle[gsi] = false;
+	self->used[gsi] = true;
+	self->routes++;
+	return (int)gsi;
+}
+
+/* KVM has it with what it carries now; where that fails, it is as it was. */
+static int set_route(struct kvm_interrupts *self, struct kvm_irq_routing_entry *entry,
+		     const struct msi_message *msg, struct error *err)
+{
+	struct kvm_irq_routing_entry old = *entry;
+	int r;
+
+	fill_msi(entry, old.gsi, msg);
+	r = kvm_set_gsi_routing(self->kvm, self->table, err);
+	if (r < 0)
+		*entry = old;
+	return r;
+}
+
+static int new_route(struct kvm_interrupts *self, const struct msi_message *msg, struct error *err)
 {
 	unsigned int gsi = self->hint;
 	int r;
 
-	while (gsi < GSI_MAX && self->used[gsi])
+	while (gsi < GSI_MAX && (self->used[gsi] || self->idle[gsi]))
 		gsi++;
 	if (gsi == GSI_MAX)
 		return error_set(err, ENOSPC, "interrupt route: all %u MSI routes are in use",
-				 GSI_MAX - IOAPIC_PINS);
+				 MSI_ROUTES);
 	if (make_room(self))
 		return error_set_errno(err, ENOMEM, "interrupt route");
-	fill_msi(&self->table->entries[self->table->nr++], gsi, msg);
-	r = kvm_set_gsi_routing(self->kvm, self->table, err);
+	self->table->entries[self->table->nr++].gsi = gsi;
+	r = set_route(self, &self->table->entries[self->table->nr - 1], msg, err);
 	if (r < 0) {
 		self->table->nr--;
 		return r;
 	}
-	self->used[gsi] = true;
 	self->hint = gsi + 1;
-	self->routes++;
-	return (int)gsi;
+	return use(self, gsi);
+}
+
+static int route_add_locked(struct kvm_interrupts *self, const struct msi_message *msg,
+			    struct error *err)
+{
+	struct kvm_irq_routing_entry *entry = find_idle(self, msg);
+	bool full = idle_routes(self) >= IDLE_MAX || self->table->nr == FIXED_ROUTES + MSI_ROUTES;
+	int r;
+
+	if (entry)
+		return use(self, entry->gsi);
+	entry = full ? find_idle(self, NULL) : NULL;
+	if (!entry)
+		return new_route(self, msg, err);
+	r = set_route(self, entry, msg, err);
+	return r < 0 ? r : use(self, entry->gsi);
 }
 
 static int route_add(void *opaque, const struct msi_message *msg, struct error *err)
@@ -156,7 +225,7 @@ static int route_add(void *opaque, const struct msi_message *msg, struct error *
 static struct kvm_irq_routing_entry *find_locked(struct kvm_interrupts *self, unsigned int gsi)
 {
 	for (unsigned int i = FIXED_ROUTES; i < self->table->nr; i++)
-		if (self->table->entries[i].gsi == gsi)
+		if (self->table->entries[i].gsi == gsi && self->used[gsi])
 			return &self->table->entries[i];
 	return NULL;
 }
@@ -165,20 +234,15 @@ static int route_update(void *opaque, unsigned int gsi, const struct msi_message
 			struct error *err)
 {
 	struct kvm_interrupts *self = opaque;
-	struct kvm_irq_routing_entry *entry, old;
-	int r = 0;
+	struct kvm_irq_routing_entry *entry;
+	int r;
 
 	pthread_mutex_lock(&self->lock);
 	entry = find_locked(self, gsi);
-	if (!entry) {
+	if (entry)
+		r = set_route(self, entry, msg, err);
+	else
 		r = error_set(err, ENOENT, "interrupt route %u does not exist", gsi);
-	} else {
-		old = *entry;
-		fill_msi(entry, gsi, msg);
-		r = kvm_set_gsi_routing(self->kvm, self->table, err);
-		if (r < 0)
-			*entry = old;
-	}
 	pthread_mutex_unlock(&self->lock);
 	return r;
 }
@@ -186,17 +250,12 @@ static int route_update(void *opaque, unsigned int gsi, const struct msi_message
 static void route_remove(void *opaque, unsigned int gsi)
 {
 	struct kvm_interrupts *self = opaque;
-	struct kvm_irq_routing_entry *entry;
 
 	pthread_mutex_lock(&self->lock);
-	entry = find_locked(self, gsi);
-	if (entry) {
-		*entry = self->table->entries[--self->table->nr];
+	if (find_locked(self, gsi)) {
 		self->used[gsi] = false;
+		self->idle[gsi] = true;
 		self->routes--;
-		if (gsi < self->hint)
-			self->hint = gsi;
-		kvm_set_gsi_routing(self->kvm, self->table, NULL);
 	}
 	pthread_mutex_unlock(&self->lock);
 }
