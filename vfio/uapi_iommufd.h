@@ -138,7 +138,10 @@ struct iommu_hwpt_set_dirty_tracking {
 
 #define IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR 1 /* the range is unmapped next */
 
-/* Linux 6.7. Sets bits (bit 0: the page at iova), clears none. */
+/* Linux 6.7. Sets bits (bit 0: the page at iova), clears none. The IOMMU has a dirty bit per
+ * page of its own, as large as what was mapped lies in one piece: all of it is told. Where
+ * part of the range is not mapped, what lies behind that is not told, and it is no error
+ * (both seen with Linux 7.3's AMDv1 page tables). */
 struct iommu_hwpt_get_dirty_bitmap {
 	__u32 size;
 	__u32 hwpt_id;
