@@ -1067,7 +1067,8 @@ static void add_cases(Suite *s)
 	tcase_add_loop_test(rx, receives_a_long_frame_into_merged_buffers, 0, 2);
 	tcase_add_loop_test(rx, merged_buffers_become_visible_together, 0, 2);
 	tcase_add_loop_test(rx, held_frame_waits_for_more_buffers, 0, 2);
-	tcase_add_loop_test(rx, held_frame_of_a_turns_end_goes_on_with_buffers_that_just_came, 0, 2);
+	tcase_add_loop_test(rx, held_frame_of_a_turns_end_goes_on_with_buffers_that_just_came, 0,
+			    2);
 	tcase_add_loop_test(rx, frame_too_long_for_its_buffer_is_dropped_without_merging, 0, 2);
 	tcase_add_test(rx, frame_no_stock_of_buffers_holds_is_dropped);
 	tcase_add_loop_test(rx, frames_without_buffers_wait_and_cost_no_cpu, 0, 2);
