@@ -95,8 +95,6 @@ struct snapshot_progress {
 struct snapshot_options {
 	const char *dir; /* must not exist; its parent must */
 	bool live;
-	/* Why live cannot be, where the caller knows ("device vf0 writes RAM by DMA"); NULL. */
-	const char *not_live;
 	bool compress;
 	int level;	  /* of zstd; 0: its default */
 	const char *base; /* differential against this directory; NULL: full */

@@ -197,10 +197,6 @@ static int prepare_live(struct writing *w, struct error *err)
 	uint64_t units = 0, before = UINT64_MAX;
 	int r;
 
-	if (o->not_live) {
-		snprintf(w->result->not_live, sizeof(w->result->not_live), "%s", o->not_live);
-		return 0;
-	}
 	r = snapshot_live_start(&w->live, &w->units, w->vm->ops->memory(w->vm->opaque), o,
 				w->progress, &reason);
 	if (r) {

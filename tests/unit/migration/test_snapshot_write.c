@@ -174,24 +174,6 @@ START_TEST(vm_that_is_paused_stays_paused)
 }
 END_TEST
 
-START_TEST(reason_against_live_is_reported)
-{
-	struct fake_vm *f = fake_vm_new(SIZE);
-	struct snapshot_options options = fake_options(dir);
-	struct snapshot_result result;
-
-	options.live = true;
-	options.not_live = "device vf0 writes to RAM by DMA";
-	fake_vm_fill(f);
-	fake_vm_start(f);
-	result = fake_snapshot(f, &options);
-	ck_assert(!result.live);
-	ck_assert_str_eq(result.not_live, options.not_live);
-	fake_restore(dir, SIZE, f->saved, false);
-	fake_vm_free(f);
-}
-END_TEST
-
 static void refused(struct fake_vm *f, const struct snapshot_options *options, int code,
 		    const char *text)
 {
@@ -584,7 +566,6 @@ int main(void)
 	tcase_add_test(tc, holes_and_zero_pages_take_no_room);
 	tcase_add_test(tc, compressed_is_smaller);
 	tcase_add_test(tc, vm_that_is_paused_stays_paused);
-	tcase_add_test(tc, reason_against_live_is_reported);
 	tcase_add_test(tc, directory_that_exists_is_left_alone);
 	tcase_add_test(tc, directory_made_meanwhile_is_not_replaced);
 	tcase_add_test(tc, parent_that_is_missing_is_named);
