@@ -30,6 +30,8 @@ struct interrupt_ops {
 	/* A new route for a message: returns the gsi or -errno (-ENOSPC: all
 	 * 4096 are taken; the message says by how many). */
 	int (*route_add)(void *opaque, const struct msi_message *msg, struct error *err);
+	/* route_add() will be called for all of these now: told together they are less work. */
+	void (*routes_expect)(void *opaque, const struct msi_message *msgs, unsigned int count);
 	int (*route_update)(void *opaque, unsigned int gsi, const struct msi_message *msg,
 			    struct error *err);
 	void (*route_remove)(void *opaque, unsigned int gsi);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define PIC_PINS 16
 #define IOAPIC_PINS 24
@@ -211,6 +212,51 @@ static int route_add_locked(struct kvm_interrupts *self, const struct msi_messag
 	return r < 0 ? r : use(self, entry->gsi);
 }
 
+/* They go with the next call. */
+static void forget_idle(struct kvm_interrupts *self)
+{
+	struct kvm_irq_routing_entry *entries = self->table->entries;
+	unsigned int kept = FIXED_ROUTES;
+
+	for (unsigned int i = FIXED_ROUTES; i < self->table->nr; i++)
+		if (self->used[entries[i].gsi])
+			entries[kept++] = entries[i];
+	self->table->nr = kept;
+	memset(self->idle, 0, sizeof(self->idle));
+	self->hint = IOAPIC_PINS;
+}
+
+static bool add_idle(struct kvm_interrupts *self, const struct msi_message *msg)
+{
+	unsigned int gsi = self->hint;
+
+	while (gsi < GSI_MAX && (self->used[gsi] || self->idle[gsi]))
+		gsi++;
+	if (gsi == GSI_MAX || make_room(self))
+		return false;
+	fill_msi(&self->table->entries[self->table->nr++], gsi, msg);
+	self->idle[gsi] = true;
+	self->hint = gsi + 1;
+	return true;
+}
+
+/* Idle routes, by one call. Where that fails there are none, and route_add() says why. */
+static void routes_expect(void *opaque, const struct msi_message *msgs, unsigned int count)
+{
+	struct kvm_interrupts *self = opaque;
+	bool added = false;
+
+	pthread_mutex_lock(&self->lock);
+	if (idle_routes(self) + count > IDLE_MAX)
+		forget_idle(self);
+	for (unsigned int i = 0; i < count; i++)
+		if (!find_idle(self, &msgs[i]))
+			added |= add_idle(self, &msgs[i]);
+	if (added && kvm_set_gsi_routing(self->kvm, self->table, NULL))
+		forget_idle(self);
+	pthread_mutex_unlock(&self->lock);
+}
+
 static int route_add(void *opaque, const struct msi_message *msg, struct error *err)
 {
 	struct kvm_interrupts *self = opaque;
@@ -280,6 +326,7 @@ struct interrupts kvm_interrupts_ops(struct kvm_interrupts *self)
 		.set_line = set_line,
 		.send_msi = send_msi,
 		.route_add = route_add,
+		.routes_expect = routes_expect,
 		.route_update = route_update,
 		.route_remove = route_remove,
 		.irqfd_attach = irqfd_attach,

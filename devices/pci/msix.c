@@ -16,6 +16,7 @@
 #define CONTROL_ENABLE (PCI_MSIX_FLAGS_ENABLE >> 8) /* in the high byte of control */
 #define CONTROL_MASKALL (PCI_MSIX_FLAGS_MASKALL >> 8)
 #define LOG_BURST 4
+#define EXPECTED 64 /* routes that are asked for together */
 
 struct vector {
 	uint8_t entry[PCI_MSIX_ENTRY_SIZE]; /* as the guest sees it */
@@ -148,13 +149,17 @@ static int attach_locked(struct msix *msix, struct vector *v, const struct msi_m
 	return 0;
 }
 
+static bool wanted_locked(const struct msix *msix, const struct vector *v)
+{
+	return atomic_load(&msix->enabled) && !msix->held && !masked_locked(msix, v);
+}
+
 /* Makes route and irqfd of one vector what enable, masks and message now ask for. */
 static int try_update_locked(struct msix *msix, unsigned int index, struct error *err)
 {
 	const struct interrupts *irqs = &msix->fn->host->interrupts;
 	struct vector *v = &msix->vectors[index];
-	bool was = v->gsi >= 0;
-	bool want = atomic_load(&msix->enabled) && !msix->held && !masked_locked(msix, v);
+	bool was = v->gsi >= 0, want = wanted_locked(msix, v);
 	struct msi_message msg = message_of(msix, v);
 	int r = 0;
 
@@ -183,10 +188,32 @@ static void update_locked(struct msix *msix, unsigned int index)
 			    err.message);
 }
 
+/* Of some vectors from *next on: those that get a route. */
+static void expect_locked(struct msix *msix, unsigned int *next)
+{
+	const struct interrupts *irqs = &msix->fn->host->interrupts;
+	struct msi_message msgs[EXPECTED];
+	unsigned int count = 0;
+
+	for (; *next < msix->count && count < EXPECTED; (*next)++) {
+		const struct vector *v = &msix->vectors[*next];
+
+		if (v->gsi < 0 && wanted_locked(msix, v))
+			msgs[count++] = message_of(msix, v);
+	}
+	if (count > 1)
+		irqs->ops->routes_expect(irqs->opaque, msgs, count);
+}
+
 static void update_all_locked(struct msix *msix)
 {
-	for (unsigned int i = 0; i < msix->count; i++)
+	unsigned int told = 0;
+
+	for (unsigned int i = 0; i < msix->count; i++) {
+		if (i == told)
+			expect_locked(msix, &told);
 		update_locked(msix, i);
+	}
 }
 
 /*

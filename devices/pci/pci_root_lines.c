@@ -75,6 +75,11 @@ static int line_route_add(void *opaque, const struct msi_message *msg, struct er
 	return host_of(opaque)->ops->route_add(host_of(opaque)->opaque, msg, err);
 }
 
+static void line_routes_expect(void *opaque, const struct msi_message *msgs, unsigned int count)
+{
+	host_of(opaque)->ops->routes_expect(host_of(opaque)->opaque, msgs, count);
+}
+
 static int line_route_update(void *opaque, unsigned int gsi, const struct msi_message *msg,
 			     struct error *err)
 {
@@ -102,6 +107,7 @@ static const struct interrupt_ops line_ops = {
 	.set_line = line_set,
 	.send_msi = line_send_msi,
 	.route_add = line_route_add,
+	.routes_expect = line_routes_expect,
 	.route_update = line_route_update,
 	.route_remove = line_route_remove,
 	.irqfd_attach = line_irqfd_attach,

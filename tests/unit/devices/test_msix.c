@@ -147,6 +147,30 @@ START_TEST(only_unmasked_vectors_cost_a_route)
 }
 END_TEST
 
+START_TEST(routes_wanted_at_once_are_asked_for_together)
+{
+	enable();
+	program(3, 0xfee00000, 3);
+	ck_assert_uint_eq(h.fake.expects, 0);
+	control(PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL);
+	enable(); /* one alone */
+	ck_assert_uint_eq(h.fake.expects, 0);
+	control(PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL);
+	for (unsigned int i = 0; i < VECTORS; i++)
+		program(i, 0xfee00000, i);
+	enable();
+	ck_assert_uint_eq(msix_routes(msix), VECTORS);
+	ck_assert_uint_eq(h.fake.expects, 2); /* 64 and the rest */
+	ck_assert_uint_eq(h.fake.expected, VECTORS);
+	msix_hold(msix, true);
+	ck_assert_uint_eq(msix_routes(msix), 0);
+	ck_assert_uint_eq(h.fake.expects, 2);
+	msix_hold(msix, false);
+	ck_assert_uint_eq(h.fake.expects, 4);
+	ck_assert_uint_eq(h.fake.expected, 2 * VECTORS);
+}
+END_TEST
+
 START_TEST(masked_vector_stays_pending_and_is_delivered_at_unmask)
 {
 	enable();
@@ -453,6 +477,7 @@ int main(void)
 	tcase_add_test(t, impossible_tables_are_refused);
 	tcase_add_test(t, table_starts_masked_and_empty);
 	tcase_add_test(t, only_unmasked_vectors_cost_a_route);
+	tcase_add_test(t, routes_wanted_at_once_are_asked_for_together);
 	tcase_add_test(t, masked_vector_stays_pending_and_is_delivered_at_unmask);
 	tcase_add_test(t, function_mask_masks_all);
 	tcase_add_test(t, vectors_unmasked_before_enabling_work_after);

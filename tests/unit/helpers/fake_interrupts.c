@@ -53,6 +53,16 @@ static int route_add(void *opaque, const struct msi_message *msg, struct error *
 				    fake->route_limit);
 }
 
+static void routes_expect(void *opaque, const struct msi_message *msgs, unsigned int count)
+{
+	struct fake_interrupts *fake = opaque;
+
+	pthread_mutex_lock(&fake->lock);
+	fake->expects++;
+	fake->expected += count;
+	pthread_mutex_unlock(&fake->lock);
+}
+
 static struct fake_route *route_locked(struct fake_interrupts *fake, unsigned int gsi)
 {
 	if (gsi >= FAKE_LINES && gsi < FAKE_GSIS && fake->gsis[gsi].used)
@@ -158,6 +168,7 @@ static const struct interrupt_ops fake_interrupt_ops = {
 	.set_line = set_line,
 	.send_msi = send_msi,
 	.route_add = route_add,
+	.routes_expect = routes_expect,
 	.route_update = route_update,
 	.route_remove = route_remove,
 	.irqfd_attach = irqfd_attach,

@@ -52,6 +52,7 @@ struct fake_interrupts {
 	unsigned int routes;		   /* held now */
 	unsigned int route_limit;	   /* -ENOSPC beyond; FAKE_GSIS - FAKE_LINES */
 	unsigned int route_adds, route_updates, route_removes;
+	unsigned int expects, expected;	   /* calls, and messages in all of them */
 	struct msi_message last_delivered; /* by irqfd or send_msi */
 	unsigned int delivered, msi_sent;
 

@@ -182,6 +182,72 @@ START_TEST(the_table_does_not_grow_by_what_is_given_back)
 }
 END_TEST
 
+static void expect(unsigned int first, unsigned int count)
+{
+	struct msi_message msgs[IDLE_MAX];
+
+	for (unsigned int i = 0; i < count; i++)
+		msgs[i] = message(first + i);
+	irqs.ops->routes_expect(irqs.opaque, msgs, count);
+}
+
+START_TEST(routes_that_are_expected_cost_one_call)
+{
+	int gsis[3 * IDLE_MAX];
+
+	for (unsigned int n = 0; n < 3; n++) {
+		table.calls = 0;
+		expect(n * IDLE_MAX, IDLE_MAX);
+		ck_assert_uint_eq(table.calls, 1);
+		ck_assert_uint_eq(kvm_interrupts_routes(self), n * IDLE_MAX);
+		for (unsigned int i = n * IDLE_MAX; i < (n + 1) * IDLE_MAX; i++)
+			gsis[i] = add(i);
+		ck_assert_uint_eq(table.calls, 1);
+	}
+	for (unsigned int i = 0; i < 3 * IDLE_MAX; i++)
+		check(gsis[i], i);
+	/* What is there already is not asked for. */
+	irqs.ops->route_remove(irqs.opaque, (unsigned int)gsis[5]);
+	irqs.ops->route_remove(irqs.opaque, (unsigned int)gsis[6]);
+	expect(5, 2);
+	ck_assert_uint_eq(table.calls, 1);
+	ck_assert_int_eq(add(6), gsis[6]);
+	ck_assert_int_eq(add(5), gsis[5]);
+}
+END_TEST
+
+START_TEST(what_was_expected_in_vain_makes_room)
+{
+	int kept = add(9999), gsi;
+
+	for (unsigned int i = 0; i < 100; i++) {
+		expect(i * 40, 40);
+		ck_assert_uint_le(table.count, FIXED + 1 + IDLE_MAX);
+	}
+	gsi = add(99 * 40 + 7);
+	check(gsi, 99 * 40 + 7);
+	check(kept, 9999);
+	ck_assert_uint_eq(kvm_interrupts_routes(self), 2);
+}
+END_TEST
+
+START_TEST(expecting_may_fail)
+{
+	int a = add(1), b;
+
+	table.fail = true;
+	expect(10, 8);
+	ck_assert_int_eq(add(10), -ENOMEM);
+	table.fail = false;
+	b = add(10);
+	ck_assert_int_ge(b, FIRST_GSI);
+	ck_assert_int_ne(a, b);
+	check(a, 1);
+	check(b, 10);
+	ck_assert_uint_eq(table.count, FIXED + 2);
+}
+END_TEST
+
 START_TEST(all_gsis_can_be_in_use_and_one_more_is_refused)
 {
 	struct msi_message msg = message(GSIS);
@@ -192,6 +258,8 @@ START_TEST(all_gsis_can_be_in_use_and_one_more_is_refused)
 		ck_assert_int_ge(add(i), FIRST_GSI);
 	ck_assert_int_eq(irqs.ops->route_add(irqs.opaque, &msg, &err), -ENOSPC);
 	ck_assert_ptr_nonnull(strstr(err.message, "4072"));
+	expect(GSIS, 3); /* there is no room to expect any */
+	ck_assert_int_eq(irqs.ops->route_add(irqs.opaque, &msg, NULL), -ENOSPC);
 	irqs.ops->route_remove(irqs.opaque, 1000);
 	gsi = irqs.ops->route_add(irqs.opaque, &msg, NULL);
 	ck_assert_int_eq(gsi, 1000);
@@ -212,6 +280,9 @@ int main(void)
 	tcase_add_test(tc, two_with_the_same_message_have_two_routes);
 	tcase_add_test(tc, an_update_reaches_kvm_or_changes_nothing);
 	tcase_add_test(tc, the_table_does_not_grow_by_what_is_given_back);
+	tcase_add_test(tc, routes_that_are_expected_cost_one_call);
+	tcase_add_test(tc, what_was_expected_in_vain_makes_room);
+	tcase_add_test(tc, expecting_may_fail);
 	tcase_add_test(tc, all_gsis_can_be_in_use_and_one_more_is_refused);
 	suite_add_tcase(suite, tc);
 	return run_suite(suite);
