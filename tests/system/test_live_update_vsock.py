@@ -248,6 +248,7 @@ class Rollback(Vsock, Fails):
     test_counters_that_make_no_sense = test_damaged_frames = test_every_kind_of_state_is_asked_for_first = None
     test_a_new_process_that_is_older = test_no_process_waits_there = None
     test_a_vm_that_is_not_there_or_does_not_run = test_an_adopter_ends_when_nobody_hands_over = None
+    test_a_guest_that_ends_meanwhile_does_so_in_the_old_process = None
 
     def test_the_old_process_goes_on_with_them(self):
         vm, guest = self.start()
