@@ -223,10 +223,11 @@ class GoesOn(Vsock):
             host.connect(self.path)
         took = update(vm)
         print(f"     {len(connections) + len(silent)} connections: {took['downtime_us']['total'] / 1000:.1f} ms")
-        for connection in connections:
-            self.exchange(connection, b"each of them")
+        # First: it has eight seconds for that.
         silent[-1].sendall(b"CONNECT 7\n")
         self.assertEqual(guest.receive()[0][6], REQUEST)
+        for connection in connections:
+            self.exchange(connection, b"each of them")
 
     def test_without_descriptors_for_them_it_is_refused(self):
         vm, guest = self.start()
