@@ -372,13 +372,13 @@ static enum transfer_outcome undo(struct migration_send *send, struct error *err
 /* An error that a cancelled migration ends with is its cancelling's. */
 static void name_cause(struct migration_send *send, struct error *err)
 {
-	bool cancelling;
+	const char *why;
 
 	pthread_mutex_lock(&send->lock);
-	cancelling = send->progress.cancelling && !send->in_doubt;
+	why = send->in_doubt ? NULL : send->why;
 	pthread_mutex_unlock(&send->lock);
-	if (cancelling)
-		error_set(err, ECANCELED, "cancelled");
+	if (why)
+		error_set(err, ECANCELED, "%s", why);
 	error_prefix(err, "send migration");
 }
 
@@ -470,13 +470,15 @@ enum transfer_outcome migration_send_outcome(struct migration_send *send)
 	return outcome;
 }
 
-int migration_send_cancel(struct migration_send *send)
+int migration_send_cancel(struct migration_send *send, const char *why)
 {
 	int r = 0;
 
 	pthread_mutex_lock(&send->lock);
 	if (send->progress.phase < TRANSFER_HANDOVER) {
 		send->progress.cancelling = true;
+		if (!send->why)
+			send->why = why ?: "cancelled";
 		eventfd_signal(send->cancel);
 		eventfd_signal(send->stop);
 	} else {

@@ -89,9 +89,10 @@ void migration_send_free(struct migration_send *send); /* not while it runs; NUL
 int migration_send_run(struct migration_send *send, struct error *err);
 enum transfer_outcome migration_send_outcome(struct migration_send *send);
 
-/* Asks it to end. -EALREADY: too late, the hand-over has begun (or it is over). While it is
- * inquiring it ends, too (HELD), but that is still told as -EALREADY. */
-int migration_send_cancel(struct migration_send *send);
+/* Asks it to end: with -ECANCELED, and as its error why (a string that stays; NULL: the user
+ * wants it); of several the first one's. -EALREADY: too late, the hand-over has begun (or it
+ * is over). While it is inquiring it ends, too (HELD), but that is still told as -EALREADY. */
+int migration_send_cancel(struct migration_send *send, const char *why);
 void migration_send_progress(struct migration_send *send, struct transfer_progress *progress);
 /* From now on; bytes/s, 0: no limit. Any thread. */
 void migration_send_set_bandwidth(struct migration_send *send, uint64_t bandwidth);

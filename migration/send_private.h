@@ -41,13 +41,14 @@ struct migration_send {
 	uint8_t session[SESSION_SIZE];
 
 	/* eventfds */
-	int cancel; /* the user cancels: of the control connection */
+	int cancel; /* it is cancelled: of the control connection */
 	int stop;   /* that, or a page connection failed: of the page connections */
-	int late;   /* the user cancels while we inquire */
+	int late;   /* it is cancelled while we inquire */
 
 	bool was_running, paused, unlocked; /* what is to be undone */
 	bool in_doubt;			    /* ... but may not */
 	bool inquiring;			    /* under `lock` */
+	const char *why;		    /* under `lock`: it is cancelled */
 	uint64_t pinged_ms, rated_ns, started_ns, paused_ns, deadline_ms;
 	unsigned int stuck;		  /* rounds in a row that did not shrink */
 	uint64_t least_pending, least_ms; /* what devices had left at least, and since when */

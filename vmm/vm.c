@@ -185,12 +185,17 @@ static void guest_event_done(void *opaque, int result, const struct error *err)
 
 static void queue_guest_event(void *opaque)
 {
+	static const char *const ends[] = {
+		[GUEST_RESET] = "the guest was reset meanwhile",
+		[GUEST_SHUTDOWN] = "the guest shut down meanwhile",
+		[GUEST_FAILED] = "the VM failed meanwhile",
+		[GUEST_OVERTAKEN] = NULL,
+	};
 	struct guest_event *event = opaque;
 
 	/* It waits in line behind a migration, which would move a guest that has ended. */
-	if (event->kind == GUEST_RESET || event->kind == GUEST_SHUTDOWN ||
-	    event->kind == GUEST_FAILED)
-		vm_work_cancel_send(&event->vm->work);
+	if (ends[event->kind])
+		vm_work_guest_ended(&event->vm->work, event->generation, ends[event->kind]);
 	if (!event->vm->server ||
 	    api_server_work(event->vm->server, serve_guest_event, guest_event_done, event))
 		free(event);

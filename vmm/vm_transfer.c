@@ -52,9 +52,9 @@ static int send_to(struct vm *vm, struct dial *dial, const struct tls_context *t
 	send = migration_send_new(&source, &options, err);
 	if (!send)
 		return err->code;
-	vm_work_set_send(&vm->work, send);
+	vm_work_set_send(&vm->work, send, vm->generation);
 	r = migration_send_run(send, err);
-	vm_work_set_send(&vm->work, NULL);
+	vm_work_set_send(&vm->work, NULL, 0);
 	*outcome = migration_send_outcome(send);
 	migration_send_free(send);
 	return r;

@@ -224,9 +224,9 @@ static int send_to(struct vm *vm, struct dial *dial, enum transfer_outcome *outc
 	send = migration_send_new(&source, &options, err);
 	if (!send)
 		return err->code;
-	vm_work_set_send(&vm->work, send);
+	vm_work_set_send(&vm->work, send, vm->generation);
 	r = migration_send_run(send, err);
-	vm_work_set_send(&vm->work, NULL);
+	vm_work_set_send(&vm->work, NULL, 0);
 	*outcome = migration_send_outcome(send);
 	migration_send_progress(send, &progress);
 	result->downtime = progress.downtime.total;

@@ -190,11 +190,19 @@ void vm_work_set_background(struct vm_work *work, struct snapshot_progress *back
 	pthread_mutex_unlock(&work->lock);
 }
 
-void vm_work_set_send(struct vm_work *work, struct migration_send *send)
+static void give_up_ended_locked(struct vm_work *work)
+{
+	if (work->send && work->ended && work->ended_generation == work->sent_generation)
+		migration_send_cancel(work->send, work->ended);
+}
+
+void vm_work_set_send(struct vm_work *work, struct migration_send *send, unsigned int generation)
 {
 	pthread_mutex_lock(&work->lock);
 	update_locked(work);
 	work->send = send;
+	work->sent_generation = generation;
+	give_up_ended_locked(work);
 	pthread_mutex_unlock(&work->lock);
 }
 
@@ -237,7 +245,7 @@ int vm_work_cancel(struct vm_work *work, struct error *err)
 	if (work->snapshot)
 		atomic_store(&work->snapshot->cancel, true);
 	else if (work->send)
-		r = migration_send_cancel(work->send);
+		r = migration_send_cancel(work->send, NULL);
 	else if (work->receive)
 		r = migration_receive_cancel(work->receive);
 	else
@@ -250,10 +258,11 @@ int vm_work_cancel(struct vm_work *work, struct error *err)
 	return r;
 }
 
-void vm_work_cancel_send(struct vm_work *work)
+void vm_work_guest_ended(struct vm_work *work, unsigned int generation, const char *how)
 {
 	pthread_mutex_lock(&work->lock);
-	if (work->send)
-		migration_send_cancel(work->send);
+	work->ended_generation = generation;
+	work->ended = how;
+	give_up_ended_locked(work);
 	pthread_mutex_unlock(&work->lock);
 }

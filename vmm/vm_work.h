@@ -27,6 +27,8 @@ struct vm_work {
 	struct snapshot_progress *background; /* of a lazy restore: the VM runs */
 	struct migration_send *send;
 	struct migration_receive *receive;
+	unsigned int sent_generation, ended_generation; /* of send's machine; of one that ended */
+	const char *ended;				/* how it did; NULL: none has */
 };
 
 void vm_work_init(struct vm_work *work);
@@ -35,7 +37,8 @@ void vm_work_begin(struct vm_work *work, enum vm_migration_direction direction);
 /* What runs, or NULL when it is over: then the pointer may go. */
 void vm_work_set_snapshot(struct vm_work *work, struct snapshot_progress *snapshot);
 void vm_work_set_background(struct vm_work *work, struct snapshot_progress *background);
-void vm_work_set_send(struct vm_work *work, struct migration_send *send);
+/* generation: of the machine that it sends. */
+void vm_work_set_send(struct vm_work *work, struct migration_send *send, unsigned int generation);
 void vm_work_set_receive(struct vm_work *work, struct migration_receive *receive);
 /* By its result; err of one that failed. Numbers are those it had last. */
 void vm_work_end(struct vm_work *work, int result, const struct error *err);
@@ -43,7 +46,8 @@ void vm_work_end(struct vm_work *work, int result, const struct error *err);
 void vm_work_progress(struct vm_work *work, struct vm_migration_progress *progress);
 /* ERROR_WRONG_STATE: nothing runs, or it is too late. */
 int vm_work_cancel(struct vm_work *work, struct error *err);
-/* A migration that sends, where there is one. */
-void vm_work_cancel_send(struct vm_work *work);
+/* The guest of a machine has ended: a migration that sends it, or is about to, is given up.
+ * how: its error, a string that stays. */
+void vm_work_guest_ended(struct vm_work *work, unsigned int generation, const char *how);
 
 #endif

@@ -512,6 +512,26 @@ class Fails(LiveUpdate):
                 self.same_memory(vm, checksum)
                 self.assertEqual(vm.state(), "Running")
 
+    def test_a_guest_that_ends_meanwhile_does_so_in_the_old_process(self):
+        for command, words in (("reboot", "the guest was reset meanwhile"), ("triple", "the guest was reset meanwhile"),
+                               ("shutdown", "the guest shut down meanwhile")):
+            with self.subTest(command=command), Probe() as vm:
+                def act(waiting, vm=vm, command=command):
+                    vm.send(command)
+                    wait_for(lambda: (p := vm.get("vm.migration")).get("cancelling") or p["phase"] == "cancelled", 20,
+                             "the update to be given up")
+
+                waiting, error, _ = self.through(vm, self.at_step(("D", "CREATED", 0), act))
+                self.assertIn(words, str(error))
+                self.assertEqual(waiting.process.wait(30), 1, waiting.stderr())
+                if command == "shutdown":
+                    self.assertEqual(vm.wait_exit(), 0)
+                    continue
+                vm.wait_ready()
+                self.assertEqual(vm.state(), "Running")
+                update(vm)  # of the next machine
+                self.assertEqual(vm.ask("ping"), "pong")
+
     def test_damaged_frames(self):
         for step in STEPS[:COMMIT + 1]:
             with self.subTest(step=step), Probe() as vm:

@@ -223,10 +223,11 @@ class GoesOn(Vsock):
             host.connect(self.path)
         took = update(vm)
         print(f"     {len(connections) + len(silent)} connections: {took['downtime_us']['total'] / 1000:.1f} ms")
-        for connection in connections:
-            self.exchange(connection, b"each of them")
+        # First: it has eight seconds for that.
         silent[-1].sendall(b"CONNECT 7\n")
         self.assertEqual(guest.receive()[0][6], REQUEST)
+        for connection in connections:
+            self.exchange(connection, b"each of them")
 
     def test_without_descriptors_for_them_it_is_refused(self):
         vm, guest = self.start()
@@ -248,6 +249,7 @@ class Rollback(Vsock, Fails):
     test_counters_that_make_no_sense = test_damaged_frames = test_every_kind_of_state_is_asked_for_first = None
     test_a_new_process_that_is_older = test_no_process_waits_there = None
     test_a_vm_that_is_not_there_or_does_not_run = test_an_adopter_ends_when_nobody_hands_over = None
+    test_a_guest_that_ends_meanwhile_does_so_in_the_old_process = None
 
     def test_the_old_process_goes_on_with_them(self):
         vm, guest = self.start()

@@ -220,7 +220,7 @@ class Staying(Moving):
             with self.assertRaisesRegex(ApiError, "405"):
                 vm.put("vm.add-disk", {"path": self.disk()})
             vm.put("vm.cancel-migration")
-            self.assertRegex(str(sending.wait()), "cancel")
+            self.assertRegex(str(sending.wait()), "send migration: cancelled\\b")
             self.assertIsInstance(to.wait_received(), ApiError)
             self.assertEqual(to.request("GET", "/api/v1/vm.info")[0], 404)
             self.assertEqual(vm.get("vm.migration")["phase"], "cancelled")
@@ -239,17 +239,36 @@ class Staying(Moving):
             self.assertEqual(to.get("vm.migration")["phase"], "cancelled")
             self.assertFalse(os.path.exists(to.url[5:]))
 
+    def sending(self, vm, to):
+        """A migration that takes its time."""
+        sending = Sending(vm, to.listen(), bandwidth=1 << 20)
+        fill(vm)
+        sending.wait_precopy()
+        return sending
+
     def test_a_guest_that_resets_is_reset_and_stays(self):
         for command in ("reboot", "triple"):
             with self.subTest(command), Probe(memory="256M") as vm, Arrival() as to:
-                sending = Sending(vm, to.listen(), bandwidth=1 << 20)
-                fill(vm)
-                sending.wait_precopy()
+                sending = self.sending(vm, to)
                 vm.send(command)
                 vm.wait_ready()
-                self.assertIsNotNone(sending.wait())
+                self.assertIn("the guest was reset meanwhile", str(sending.wait()))
+                progress = vm.get("vm.migration")
+                self.assertEqual(progress["phase"], "cancelled")
+                self.assertIn("the guest was reset meanwhile", progress["error"])
                 vm.ping()
                 self.assertIsInstance(to.wait_received(), ApiError)
+                # Of the machine before: the next one is not given up for it.
+                vm.put("vm.send-migration", {"destination_url": to.listen()})
+                to.arrived()
+
+    def test_a_guest_that_shuts_down_does_so_here(self):
+        with Probe(memory="256M") as vm, Arrival() as to:
+            sending = self.sending(vm, to)
+            vm.send("shutdown")
+            self.assertIn("the guest shut down meanwhile", str(sending.wait()))
+            self.assertEqual(vm.wait_exit(), 0)
+            self.assertIsInstance(to.wait_received(), ApiError)
 
     def test_a_destination_with_another_machine(self):
         path = self.disk()

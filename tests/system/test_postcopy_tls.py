@@ -48,12 +48,15 @@ class PostcopyTls(NeedsOpenssl, Following):
             for first in line.first:
                 self.assertEqual(first[:2], HANDSHAKE)
 
-    def strangers(self, port):
-        """Says nothing, speaks no TLS, is of another authority, leaves at once."""
+    def another_authority(self):
         other = tls_dir(f"{self.dir}/other")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         context.load_cert_chain(f"{other}/client-cert.pem", f"{other}/client-key.pem")
+        return context
+
+    def strangers(self, port, context):
+        """Says nothing, speaks no TLS, is of another authority, leaves at once."""
         address = ("127.0.0.1", port)
         silent = socket.create_connection(address)
         self.addCleanup(silent.close)
@@ -70,13 +73,14 @@ class PostcopyTls(NeedsOpenssl, Following):
         socket.create_connection(address).close()
 
     def test_strangers_meanwhile_change_nothing(self):
+        context = self.another_authority()  # takes longer in the lab than the memory
         with Probe(memory="256M") as vm, Arrival() as to:
             checksum = fill(vm)
             vm.ask(f"dirty {DIRTY:#x} 40000 0 3")
             port = free_port()
             to.listen(f"tcp:127.0.0.1:{port}", **self.tls["receive"])
             sending = self.follow(vm, to, bandwidth=24 << 20, timeout_s=1, tls_dir=self.tls_dir)
-            self.strangers(port)
+            self.strangers(port, context)
             self.assertTrue(sending.is_alive(), "all memory was there before the strangers were")
             self.assertIsNone(sending.wait())
             self.assertIs(to.wait_received(), True)
@@ -86,6 +90,7 @@ class PostcopyTls(NeedsOpenssl, Following):
             self.assertIn("verify ok", to.ask("verify", 60))
 
     def test_strangers_while_the_line_is_cut_do_not_keep_the_source_out(self):
+        context = self.another_authority()
         with Probe(memory="256M") as vm, Arrival() as to:
             checksum = fill(vm)
             vm.ask(f"dirty {DIRTY:#x} 40000 0 3")
@@ -97,7 +102,7 @@ class PostcopyTls(NeedsOpenssl, Following):
             sending = self.follow(vm, to, bandwidth=32 << 20, timeout_s=1, tls_dir=self.tls_dir)
             line.cut()
             wait_for(lambda: not vm.get("vm.migration")["connections"], 20, "the end of the connections")
-            self.strangers(port)
+            self.strangers(port, context)
             line.open = True
             self.assertIsNone(sending.wait())
             self.assertIs(to.wait_received(), True)

@@ -2,30 +2,26 @@
 """A VM changes its process, and its VF goes on: the same descriptors, mappings and vectors."""
 import os
 import re
+import statistics
 import subprocess
 import time
 import unittest
 
 from assigned import GROUP, HUGE, IOMMUFD, PEER, LinuxGuest, NetCase, Sender, add_given, each_way, sh, vf, wait_for
-from ferry import ApiError
+from ferry import SLOW, ApiError
 from frames import Proxy
 from pings import INTERVAL, Pings
 from test_dma import FREE, PAGE, WITH_IRQ, EduGuest
 from update import Waiting, update
-from agent import AgentTimeout  # where linux_guest has put it on the path
 
 GUEST = "192.168.77.2"
-
-
-class GuestEnded(Exception):
-    """The lab's emulated SVM ends a busy guest now and then, or lets it stand still, without an
-    update, too (tests/lab/README.md, Pitfalls)."""
 
 
 @each_way
 class LiveUpdate(NetCase):
     def lost_in_pauses_only(self, pings, updates):
-        """And no pause seen from outside is longer than what was said of it."""
+        """And no pause seen from outside is longer than what was said of it, but for what a
+        busy machine adds now and then."""
         lost = pings.lost()
         usual = max(pings.longest_gap(end, start) for (_, end, _), (start, _, _) in zip(updates, updates[1:]))
         gaps = [pings.longest_gap(start, end) for start, end, _ in updates]
@@ -36,60 +32,43 @@ class LiveUpdate(NetCase):
             self.assertTrue(any(start <= at <= end for start, end, _ in updates), f"one sent at {at} of {updates}")
         for start, end, pause in updates:
             self.assertLessEqual(sum(start <= at <= end for at in lost), pause / INTERVAL + 1)
-        for gap, (_, _, pause) in zip(gaps, updates):
-            self.assertLess(gap, pause + usual + 0.1)
+        longer = [gap - pause - usual for gap, (_, _, pause) in zip(gaps, updates)]
+        self.assertLess(statistics.median(longer), 0.1)
+        self.assertLess(max(longer), 0.1 * SLOW)
 
     def test_a_vf_keeps_a_tcp_stream_and_pings_through_updates_by_each_way(self, way):
         (path,) = vf("igb")
-        for last in (False, False, True):
-            with LinuxGuest("--device", f"path={path},id=vf0{way.option}", memory=HUGE) as vm, Sender(24, every=0.5) as sender:
-                try:
-                    return self.goes_on(vm, sender)
-                except (GuestEnded, AgentTimeout) as e:
-                    if last:
-                        raise
-                    print(f"     once more, since the guest ended or stands still: {str(e)[-300:]!r}")
-
-    def updated(self, vm):
-        """An update of a guest that ends meanwhile is cancelled; see GuestEnded."""
-        try:
-            return update(vm)
-        except ApiError as e:
-            ended = [name for name in vm.event_names() if name in ("reset", "failed", "panic")]
-            if "cancelled" in str(e) and ended:
-                raise GuestEnded(f"{ended}; {vm.log()[-400:]}") from e
-            raise
-
-    def goes_on(self, vm, sender):
-        self.bring_up(vm)
-        irqs = self.interrupts(vm)
-        vm.sh(f"(nc {PEER} {sender.port} < /dev/null | md5sum > /tmp/sum ; touch /tmp/done) > /dev/null 2>&1 &")
-        resets = sh("dmesg").count("reset")
-        pings, updates = Pings(GUEST), []
-        self.addCleanup(pings.process.kill)
-        time.sleep(1)
-        for _ in range(4):
-            before = time.time()
-            pause = self.updated(vm)["downtime_us"]["total"] / 1e6
-            updates.append((before, time.time(), pause))
+        with LinuxGuest("--device", f"path={path},id=vf0{way.option}", memory=HUGE) as vm, Sender(60, every=0.5) as sender:
+            self.bring_up(vm)
+            irqs = self.interrupts(vm)
+            vm.sh(f"(nc {PEER} {sender.port} < /dev/null | md5sum > /tmp/sum ; touch /tmp/done) > /dev/null 2>&1 &")
+            resets = sh("dmesg").count("reset")
+            pings, updates = Pings(GUEST), []
+            self.addCleanup(pings.process.kill)
             time.sleep(1)
-        vm.sh(f"ping -c 1 -w 60 {PEER}", 70)
-        self.assertNotEqual(vm.agent.run("test -e /tmp/done")[0], 0, "the stream goes on through all of them")
-        self.lost_in_pauses_only(pings.end(), updates)
-        wait_for(lambda: vm.agent.run("test -e /tmp/done")[0] == 0, 120, "the stream's end")
-        self.assertEqual(vm.sh("cat /tmp/sum").split()[0], sender.digest())
-        self.assertEqual(sh("dmesg").count("reset"), resets, "the device was reset")
-        self.assertGreater(self.interrupts(vm), irqs)
-        # Whose pinned memory it is has changed: the log would say if not. (VmPin does
-        # not tell: Linux 7.2 leaves it with the process before.)
-        self.assertNotRegex(vm.log(), "CHANGE_PROCESS|FLAG_VADDR")
-        self.assertIn("/dev/vfio/", " ".join(vm.fds()))
-        # It is the new process's altogether: unplugged, plugged and rebooted.
-        vm.agent.send_line("run reboot -f")
-        vm.wait_ready()
-        self.bring_up(vm)
-        self.download(vm, 5)
-        self.assertEqual(vm.poweroff(), 0)
+            for _ in range(8):
+                before = time.time()
+                pause = update(vm)["downtime_us"]["total"] / 1e6
+                updates.append((before, time.time(), pause))
+                time.sleep(1)
+            self.assertNotEqual(vm.agent.run("test -e /tmp/done")[0], 0, "the stream goes on through all of them")
+            self.lost_in_pauses_only(pings.end(), updates)
+            # Not while pings come: the guest's own is told of each, and may miss its answer.
+            vm.sh(f"ping -c 1 -w 60 {PEER}", 70)
+            wait_for(lambda: vm.agent.run("test -e /tmp/done")[0] == 0, 120, "the stream's end")
+            self.assertEqual(vm.sh("cat /tmp/sum").split()[0], sender.digest())
+            self.assertEqual(sh("dmesg").count("reset"), resets, "the device was reset")
+            self.assertGreater(self.interrupts(vm), irqs)
+            # Whose pinned memory it is has changed: the log would say if not. (VmPin does
+            # not tell: Linux 7.2 leaves it with the process before.)
+            self.assertNotRegex(vm.log(), "CHANGE_PROCESS|FLAG_VADDR")
+            self.assertIn("/dev/vfio/", " ".join(vm.fds()))
+            # It is the new process's altogether: unplugged, plugged and rebooted.
+            vm.agent.send_line("run reboot -f")
+            vm.wait_ready()
+            self.bring_up(vm)
+            self.download(vm, 5)
+            self.assertEqual(vm.poweroff(), 0)
 
     def test_one_that_fails_leaves_the_vf_as_it_was_by_each_way(self, way):
         (path,) = vf("igb")

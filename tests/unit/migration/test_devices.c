@@ -291,7 +291,7 @@ START_TEST(cancel_before_the_pause_leaves_devices_running)
 		migration_send_progress(f.send, &progress);
 	}
 	nanosleep(&(struct timespec){ .tv_nsec = 50000000 }, NULL);
-	ck_assert_int_eq(migration_send_cancel(f.send), 0);
+	ck_assert_int_eq(migration_send_cancel(f.send, NULL), 0);
 	pthread_join(thread, NULL);
 	pthread_join(f.receive_thread, NULL);
 	assert_devices_stayed(1);

@@ -381,7 +381,7 @@ static int cancelling_hook(struct fake_machine *m, enum fake_step step)
 		if (m->no_adopt) /* the marker of who cancels: see below */
 			migration_receive_cancel(f.receive);
 		else
-			migration_send_cancel(f.send);
+			migration_send_cancel(f.send, NULL);
 	}
 	return 0;
 }
@@ -399,6 +399,14 @@ static const struct {
 	{ true, FAKE_RESUME, true },
 };
 
+static void ended_by(const char *words, bool target, int result)
+{
+	const char *message = (target ? f.receive_error : f.send_error).message;
+
+	ck_assert_msg(strstr(message, words), "%s", message);
+	ck_assert_int_eq(target ? f.receive_result : f.send_result, result);
+}
+
 static void cancel_at(int i, bool by_target)
 {
 	struct fake_machine *m;
@@ -413,9 +421,7 @@ static void cancel_at(int i, bool by_target)
 		assert_moved(&f);
 	} else {
 		assert_stayed(&f);
-		ck_assert_ptr_nonnull(
-			strstr((by_target ? f.receive_error : f.send_error).message, "cancelled"));
-		ck_assert_int_eq(by_target ? f.receive_result : f.send_result, -ECANCELED);
+		ended_by("cancelled", by_target, -ECANCELED);
 	}
 	fixture_free(&f);
 }
@@ -432,10 +438,31 @@ START_TEST(receive_can_be_cancelled_until_commit)
 }
 END_TEST
 
+static int two_reasons_hook(struct fake_machine *m, enum fake_step step)
+{
+	if (step == FAKE_SAVE_CPU) {
+		migration_send_cancel(f.send, "it is for the first");
+		migration_send_cancel(f.send, "it is for the second");
+		migration_send_cancel(f.send, NULL);
+	}
+	return 0;
+}
+
+START_TEST(send_that_is_cancelled_tells_the_first_reason)
+{
+	fixture_init(&f, false, RAM, 10);
+	f.source.hook = two_reasons_hook;
+	fixture_run(&f);
+	assert_stayed(&f);
+	ended_by("it is for the first", false, -ECANCELED);
+	fixture_free(&f);
+}
+END_TEST
+
 static void *cancel_later(void *opaque)
 {
 	nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
-	migration_send_cancel(opaque);
+	migration_send_cancel(opaque, NULL);
 	return NULL;
 }
 
@@ -549,6 +576,7 @@ static Suite *migration_suite(void)
 	tcase_add_test(wrong, vm_is_left_paused_where_asked);
 	tcase_add_loop_test(wrong, send_can_be_cancelled_until_commit, 0, ARRAY_SIZE(cancels));
 	tcase_add_loop_test(wrong, receive_can_be_cancelled_until_commit, 0, ARRAY_SIZE(cancels));
+	tcase_add_test(wrong, send_that_is_cancelled_tells_the_first_reason);
 	tcase_add_loop_test(wrong, send_is_cancelled_at_once_in_a_slow_round, 0, 2);
 	tcase_add_test(wrong, receive_that_waits_can_be_cancelled);
 	suite_add_tcase(suite, wrong);

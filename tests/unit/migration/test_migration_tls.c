@@ -214,7 +214,7 @@ static void *cancel_receive(void *opaque)
 	migration_receive_cancel(f.receive);
 	pthread_join(f.receive_thread, NULL);
 	took_ms = clock_ms() - begun;
-	migration_send_cancel(f.send);
+	migration_send_cancel(f.send, NULL);
 	return NULL;
 }
 
@@ -222,7 +222,7 @@ static void *cancel_send(void *opaque)
 {
 	nanosleep(&(struct timespec){ .tv_nsec = 200000000 }, NULL);
 	took_ms = clock_ms();
-	migration_send_cancel(f.send);
+	migration_send_cancel(f.send, NULL);
 	return NULL;
 }
 

@@ -187,7 +187,7 @@ START_TEST(round_is_cut_short_when_time_is_over)
 	ck_assert_int_eq(progress.phase, TRANSFER_POSTCOPY);
 	ck_assert_uint_gt(progress.remaining_bytes, 8 * MIB);
 	/* It is too late for that, and not for this. */
-	ck_assert_int_eq(migration_send_cancel(f.send), -EALREADY);
+	ck_assert_int_eq(migration_send_cancel(f.send, NULL), -EALREADY);
 	ck_assert_int_eq(migration_receive_cancel(f.receive), -EALREADY);
 	migration_send_set_bandwidth(f.send, 0);
 	pthread_join(send_thread, NULL);
@@ -292,7 +292,7 @@ static int cancel_hook(struct fake_machine *m, enum fake_step step)
 {
 	if (step == cancel_at)
 		cancel_result = by_target ? migration_receive_cancel(f.receive)
-					  : migration_send_cancel(f.send);
+					  : migration_send_cancel(f.send, NULL);
 	return 0;
 }
 
