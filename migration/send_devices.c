@@ -48,7 +48,8 @@ static int hear(struct device_sender *sender, uint16_t *flags, struct error *err
 	return 0;
 }
 
-/* Looks for the word that initial bytes are loaded; does not wait. */
+/* Looks for the word that initial bytes are loaded; does not wait. Whether they are the last
+ * ones, only a look at the device can tell. */
 static int look(struct device_sender *sender, struct error *err)
 {
 	struct pollfd p = { .fd = channel_fd(sender->channel), .events = POLLIN };
@@ -58,10 +59,10 @@ static int look(struct device_sender *sender, struct error *err)
 	if (poll(&p, 1, 0) <= 0)
 		return 0;
 	r = hear(sender, &flags, err);
-	if (!r && (!(flags & FRAME_INITIAL) || !sender->initial_sent))
+	if (!r && (!(flags & FRAME_INITIAL) || !sender->unheard))
 		r = error_set(err, EPROTO, "the destination has loaded what was not sent yet");
 	if (!r)
-		atomic_store(&sender->loaded, true);
+		sender->unheard--;
 	return r;
 }
 
@@ -109,6 +110,8 @@ static int look_ahead(struct device_sender *sender, struct error *err)
 		atomic_store(&sender->loaded, false);
 	}
 	sender->initial = sender->initial_sent ? 0 : pending.initial;
+	if (sender->initial_sent && !sender->unheard)
+		atomic_store(&sender->loaded, true);
 	return 0;
 }
 
@@ -132,15 +135,16 @@ static int precopy(struct device_sender *sender, unsigned int steps, struct erro
 	while (!r && !moved_on(sender->send, steps)) {
 		bool some = false;
 
-		r = look_ahead(sender, err);
+		r = look(sender, err);
+		if (!r)
+			r = look_ahead(sender, err);
 		if (!r && sender->device->precopy)
 			r = send_part(sender, &some, err);
 		if (!r && !sender->initial_sent && (!some || !sender->initial)) {
 			sender->initial_sent = true;
+			sender->unheard++;
 			r = send_data(sender, 0, FRAME_INITIAL, err);
 		}
-		if (!r)
-			r = look(sender, err);
 		if (!r && !some)
 			idle(sender, steps);
 	}

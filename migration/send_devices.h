@@ -30,8 +30,9 @@ struct device_sender {
 	pthread_t thread;
 	bool started;
 	bool begun;			/* save_begin was called: rollback is due */
-	bool initial_sent;		/* this thread's */
-	uint64_t initial;		/* where in the stream its initial bytes end */
+	bool initial_sent;		/* this thread's, and what follows */
+	unsigned int unheard;		/* times that they were sent, and not said to be loaded */
+	uint64_t initial;		/* bytes of them that are left, as it was told last */
 	uint8_t *buf;			/* FRAME_DEVICE_DATA_MAX */
 	_Atomic uint64_t sent, pending; /* bytes of the stream; that STOP_COPY would take */
 	atomic_bool loaded;		/* the initial ones are, over there */

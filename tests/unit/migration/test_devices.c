@@ -114,6 +114,22 @@ START_TEST(device_that_was_reconfigured_has_its_initial_bytes_loaded_anew)
 }
 END_TEST
 
+/* The word that the first ones are loaded comes when there are new ones. */
+START_TEST(device_may_be_reconfigured_while_it_is_loaded_there)
+{
+	setup(true, 1, 70000, 1000);
+	source[0].reinits = 2;
+	source[0].late = true;
+	target[0].load_ms = 60;
+	f.source.hook = look_at_pause;
+	fixture_run(&f);
+	assert_moved(&f);
+	ck_assert(!target[0].wrong_data);
+	ck_assert_uint_ge(target[0].loaded_at_pause, 2 * 70000);
+	fixture_free(&f);
+}
+END_TEST
+
 START_TEST(states_too_large_for_the_downtime_end_it_with_the_time_they_take)
 {
 	setup(true, 2, 100000, 50000000);
@@ -443,6 +459,7 @@ static Suite *devices_suite(void)
 			    ARRAY_SIZE(ways));
 	tcase_add_test(tcase, vm_is_not_stopped_before_initial_bytes_are_loaded);
 	tcase_add_test(tcase, device_that_was_reconfigured_has_its_initial_bytes_loaded_anew);
+	tcase_add_test(tcase, device_may_be_reconfigured_while_it_is_loaded_there);
 	tcase_add_test(tcase, states_too_large_for_the_downtime_end_it_with_the_time_they_take);
 	tcase_add_loop_test(tcase, step_that_fails_leaves_source_and_its_devices_running, 0,
 			    2 * (FAKE_DEVICE_STEPS - 1));
