@@ -58,7 +58,7 @@ struct fake_device {
 	_Atomic uint64_t at;
 	uint64_t end, loaded_at_pause;
 	uint8_t trailer[8];
-	unsigned int rollbacks;
+	unsigned int rollbacks, asked; /* asked: with some of its bytes read, not all */
 	bool wrong_order, wrong_data, was_late;
 };
 
@@ -111,6 +111,7 @@ static inline int fake_save_pending(struct migratable *m, struct migratable_pend
 	struct fake_device *d = fake_device_of(m);
 
 	*pending = (struct migratable_pending){ .initial = d->end - d->at, .stop_copy = d->rest };
+	d->asked += d->at && d->at < d->end;
 	if (d->at == d->end && d->late && !d->was_late) {
 		d->was_late = true;
 	} else if (d->at == d->end && d->reinits) {

@@ -130,6 +130,32 @@ START_TEST(device_may_be_reconfigured_while_it_is_loaded_there)
 }
 END_TEST
 
+/* A question is as dear as a read. */
+START_TEST(device_is_not_asked_what_is_to_come_before_every_read)
+{
+	setup(true, 1, 40 * MIB, 1000);
+	fixture_run(&f);
+	assert_devices_moved(1, 40 * MIB + 1000);
+	ck_assert_uint_le(source[0].asked, 3);
+	fixture_free(&f);
+}
+END_TEST
+
+/* Rounds of RAM take the time of the devices. */
+START_TEST(ram_that_is_done_is_looked_at_now_and_then_while_devices_load)
+{
+	struct transfer_progress progress;
+
+	setup(true, 1, 300000, 1000);
+	target[0].load_ms = 60;
+	fixture_run(&f);
+	assert_devices_moved(1, 301000);
+	migration_send_progress(f.send, &progress);
+	ck_assert_uint_lt(progress.round, 30); /* in 240 ms */
+	fixture_free(&f);
+}
+END_TEST
+
 START_TEST(states_too_large_for_the_downtime_end_it_with_the_time_they_take)
 {
 	setup(true, 2, 100000, 50000000);
@@ -460,6 +486,8 @@ static Suite *devices_suite(void)
 	tcase_add_test(tcase, vm_is_not_stopped_before_initial_bytes_are_loaded);
 	tcase_add_test(tcase, device_that_was_reconfigured_has_its_initial_bytes_loaded_anew);
 	tcase_add_test(tcase, device_may_be_reconfigured_while_it_is_loaded_there);
+	tcase_add_test(tcase, device_is_not_asked_what_is_to_come_before_every_read);
+	tcase_add_test(tcase, ram_that_is_done_is_looked_at_now_and_then_while_devices_load);
 	tcase_add_test(tcase, states_too_large_for_the_downtime_end_it_with_the_time_they_take);
 	tcase_add_loop_test(tcase, step_that_fails_leaves_source_and_its_devices_running, 0,
 			    2 * (FAKE_DEVICE_STEPS - 1));
