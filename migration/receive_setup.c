@@ -65,8 +65,10 @@ static int await_connection(struct migration_receive *receive, int timeout_ms, s
 	if (n > 0 && p[2].revents)
 		return receive_expect(receive, FRAME_TYPES, &frame,
 				      err); /* there is no such type */
-	if (n <= 0)
-		return error_set(err, n ? errno : ETIMEDOUT, "wait for a connection of the source");
+	if (n < 0)
+		return error_set_errno(err, errno, "wait for a connection of the source");
+	if (!n)
+		return error_set(err, ETIMEDOUT, "the source did not connect in %d ms", timeout_ms);
 	return 0;
 }
 

@@ -16,6 +16,9 @@
 
 #define TICK_MS 50
 #define IDLE_MS 10 /* between two looks at a device that had nothing to say */
+/* A device is asked again what is to come when it has given out so much: a question costs a
+ * vfio-user device as much as a small read. */
+#define LOOK_BYTES (16ULL << 20)
 
 /* Has another step begun, or is it over? */
 static bool moved_on(struct migration_send *send, unsigned int steps)
@@ -48,7 +51,8 @@ static int hear(struct device_sender *sender, uint16_t *flags, struct error *err
 	return 0;
 }
 
-/* Looks for the word that initial bytes are loaded; does not wait. */
+/* Looks for the word that initial bytes are loaded; does not wait. Whether they are the last
+ * ones, only a look at the device can tell. */
 static int look(struct device_sender *sender, struct error *err)
 {
 	struct pollfd p = { .fd = channel_fd(sender->channel), .events = POLLIN };
@@ -58,11 +62,13 @@ static int look(struct device_sender *sender, struct error *err)
 	if (poll(&p, 1, 0) <= 0)
 		return 0;
 	r = hear(sender, &flags, err);
-	if (!r && (!(flags & FRAME_INITIAL) || !sender->initial_sent))
+	if (!r && (!(flags & FRAME_INITIAL) || !sender->unheard))
 		r = error_set(err, EPROTO, "the destination has loaded what was not sent yet");
-	if (!r)
-		atomic_store(&sender->loaded, true);
-	return r;
+	if (r)
+		return r;
+	sender->unheard--;
+	sender->ahead = 0;
+	return 0;
 }
 
 static int send_data(struct device_sender *sender, size_t len, uint16_t flags, struct error *err)
@@ -88,10 +94,22 @@ static int send_part(struct device_sender *sender, bool *some, struct error *err
 	*some = n > 0;
 	if (n <= 0)
 		return (int)n;
+	sender->ahead -= MIN(sender->ahead, (uint64_t)n);
 	if ((size_t)n > FRAME_DEVICE_DATA_MAX)
 		return error_set(err, EOVERFLOW, "device %s: read more than was asked for",
 				 device->id);
 	return send_data(sender, (size_t)n, 0, err);
+}
+
+/* The migration's thread may wait for this one. */
+static void note_loaded(struct device_sender *sender)
+{
+	struct migration_send *send = sender->send;
+
+	pthread_mutex_lock(&send->round_lock);
+	atomic_store(&sender->loaded, true);
+	pthread_cond_broadcast(&send->round_over);
+	pthread_mutex_unlock(&send->round_lock);
 }
 
 /* What is to come; a device that was reconfigured has initial bytes anew. */
@@ -109,14 +127,23 @@ static int look_ahead(struct device_sender *sender, struct error *err)
 		atomic_store(&sender->loaded, false);
 	}
 	sender->initial = sender->initial_sent ? 0 : pending.initial;
+	sender->ahead = MIN(sender->initial_sent ? pending.dirty : pending.initial, LOOK_BYTES);
+	if (sender->initial_sent && !sender->unheard && !atomic_load(&sender->loaded))
+		note_loaded(sender);
 	return 0;
 }
 
+/* A word of the destination ends it. */
 static void idle(struct device_sender *sender, unsigned int steps)
 {
 	struct migration_send *send = sender->send;
 	struct timespec until = clock_in_us(IDLE_MS * 1000);
+	struct pollfd p = { .fd = channel_fd(sender->channel), .events = POLLIN };
 
+	if (sender->unheard) {
+		poll(&p, 1, IDLE_MS);
+		return;
+	}
 	pthread_mutex_lock(&send->round_lock);
 	if (!send->quit && send->devices.steps == steps)
 		pthread_cond_timedwait(&send->round_begins, &send->round_lock, &until);
@@ -132,17 +159,20 @@ static int precopy(struct device_sender *sender, unsigned int steps, struct erro
 	while (!r && !moved_on(sender->send, steps)) {
 		bool some = false;
 
-		r = look_ahead(sender, err);
+		r = look(sender, err);
+		if (!r && !sender->ahead)
+			r = look_ahead(sender, err);
 		if (!r && sender->device->precopy)
 			r = send_part(sender, &some, err);
 		if (!r && !sender->initial_sent && (!some || !sender->initial)) {
 			sender->initial_sent = true;
+			sender->unheard++;
 			r = send_data(sender, 0, FRAME_INITIAL, err);
 		}
-		if (!r)
-			r = look(sender, err);
-		if (!r && !some)
-			idle(sender, steps);
+		if (r || some)
+			continue;
+		sender->ahead = 0;
+		idle(sender, steps);
 	}
 	return r;
 }
@@ -338,6 +368,17 @@ bool send_devices_ready(const struct migration_send *send)
 		if (!atomic_load(&send->devices.senders[i].loaded))
 			return false;
 	return true;
+}
+
+void send_devices_await(struct migration_send *send, unsigned int ms)
+{
+	struct timespec until = clock_in_us((uint64_t)ms * 1000);
+
+	pthread_mutex_lock(&send->round_lock);
+	while (!send_devices_ready(send) && !send->page_error.code &&
+	       pthread_cond_timedwait(&send->round_over, &send->round_lock, &until) != ETIMEDOUT)
+		;
+	pthread_mutex_unlock(&send->round_lock);
 }
 
 uint64_t send_devices_pending(const struct migration_send *send)

@@ -30,8 +30,10 @@ struct device_sender {
 	pthread_t thread;
 	bool started;
 	bool begun;			/* save_begin was called: rollback is due */
-	bool initial_sent;		/* this thread's */
-	uint64_t initial;		/* where in the stream its initial bytes end */
+	bool initial_sent;		/* this thread's, and what follows */
+	unsigned int unheard;		/* times that they were sent, and not said to be loaded */
+	uint64_t initial;		/* bytes of them that are left, as it was told last */
+	uint64_t ahead;			/* bytes that may be read before it is asked again */
 	uint8_t *buf;			/* FRAME_DEVICE_DATA_MAX */
 	_Atomic uint64_t sent, pending; /* bytes of the stream; that STOP_COPY would take */
 	atomic_bool loaded;		/* the initial ones are, over there */
@@ -55,6 +57,8 @@ void send_devices_begin(struct migration_send *send, enum device_step step);
 int send_devices_wait(struct migration_send *send, struct error *err);
 /* All initial bytes are loaded at the destination. */
 bool send_devices_ready(const struct migration_send *send);
+/* Waits for that, up to ms. */
+void send_devices_await(struct migration_send *send, unsigned int ms);
 /* Bytes that are left for when they are stopped. */
 uint64_t send_devices_pending(const struct migration_send *send);
 uint64_t send_devices_sent(const struct migration_send *send); /* bytes of streams */

@@ -16,7 +16,9 @@
 #define THROTTLE_FIRST 20U
 #define THROTTLE_STEP 10U
 #define STUCK_ROUNDS 2U
-/* Between rounds, where RAM is done and devices are not. */
+/* Between rounds, where RAM is done and devices are not: until their initial bytes are loaded,
+ * and then. */
+#define INITIAL_MS 50U
 #define DEVICES_NS 5000000
 /* RAM that is done: what keeps the VM from being stopped is the devices alone... */
 #define DONE_PAGES 256U
@@ -211,7 +213,11 @@ static int wait_for_devices(struct migration_send *send, const struct round_resu
 	bool less = pending < send->least_pending - send->least_pending / 10;
 	int r;
 
-	nanosleep(&(struct timespec){ .tv_nsec = DEVICES_NS }, NULL);
+	send->stuck = 0; /* what comes together while nothing is sent tells nothing */
+	if (send_devices_ready(send))
+		nanosleep(&(struct timespec){ .tv_nsec = DEVICES_NS }, NULL);
+	else
+		send_devices_await(send, INITIAL_MS);
 	r = send_tick(send, err);
 	if (less || !send->least_ms || !send_devices_ready(send)) {
 		send->least_pending = pending;

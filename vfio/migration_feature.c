@@ -34,7 +34,7 @@ struct migration_feature {
 	uint64_t since, most; /* bytes read in STOP_COPY, and how many may be */
 	int fd;		      /* of the stream; -1: none, or a transport that needs none */
 	/* Where the transport has no precopy info: a pause has come, so what was there at the
-	 * beginning is read. */
+	 * beginning is read. Until then all that is left is taken for it. */
 	atomic_bool paused;
 };
 
@@ -187,6 +187,7 @@ static bool in_precopy(const struct migration_feature *f)
 	return f->state == VFIO_DEVICE_STATE_PRE_COPY || f->state == VFIO_DEVICE_STATE_PRE_COPY_P2P;
 }
 
+/* pending->stop_copy is known. */
 static int precopy_pending(struct migration_feature *f, struct migratable_pending *pending,
 			   struct error *err)
 {
@@ -196,7 +197,7 @@ static int precopy_pending(struct migration_feature *f, struct migratable_pendin
 	int r = t->ops->migration_precopy_info(t, f->fd, &info, &why);
 
 	if (r == -ENOTTY) {
-		pending->initial = !atomic_load(&f->paused);
+		pending->initial = atomic_load(&f->paused) ? 0 : MAX(pending->stop_copy, 1ULL);
 		return 0;
 	}
 	if (r) {
@@ -217,12 +218,12 @@ static int save_pending(struct migratable *m, struct migratable_pending *pending
 	int r = 0;
 
 	*pending = (struct migratable_pending){ 0 };
-	if (in_precopy(f))
-		r = precopy_pending(f, pending, err);
-	if (!r && f->has_data_size)
+	if (f->has_data_size)
 		r = get_feature(f->dm.transport, VFIO_DEVICE_FEATURE_MIG_DATA_SIZE, &size,
 				sizeof(size), err);
 	pending->stop_copy = f->ended ? 0 : size.stop_copy_length;
+	if (!r && in_precopy(f))
+		r = precopy_pending(f, pending, err);
 	return r && err ? device_migration_error(&f->dm, "ask how much is to be saved", err) : r;
 }
 

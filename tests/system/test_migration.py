@@ -14,6 +14,7 @@ from test_snapshot import DIRTY, PATTERN, Moving, fill, generation_id
 
 class Sending(threading.Thread):
     """send-migration in the background: wait() gives None or the error."""
+    PATIENCE = 80  # a source waits for a minute until the machine is made
 
     def __init__(self, vm, url, **more):
         super().__init__(daemon=True)
@@ -22,12 +23,12 @@ class Sending(threading.Thread):
 
     def run(self):
         try:
-            self.vm.put("vm.send-migration", self.body)
+            self.vm.put("vm.send-migration", self.body, timeout=self.PATIENCE)
         except (ApiError, OSError) as e:
             self.error = e
 
     def wait(self):
-        self.join(60 * SLOW)
+        self.join(self.PATIENCE * SLOW)
         assert not self.is_alive(), "send-migration does not end"
         return self.error
 

@@ -109,16 +109,17 @@ void testdev_filler_run(struct testdev *t)
 	testdev_filler_touch(t, pages);
 }
 
-/* Initial pages first, then from where the last ones were taken on. */
+/* Initial pages first, and from where the last ones were taken on. */
 uint64_t testdev_filler_take(struct testdev *t, uint64_t max, uint64_t *first)
 {
 	struct testdev_filler *f = &t->migration.filler;
-	uint64_t page = f->unsent_initial ? 0 : f->send_at % (f->pages + !f->pages), count = 0;
+	uint64_t end = f->unsent_initial ? f->initial : f->pages;
+	uint64_t page = f->send_at < end ? f->send_at : 0, count = 0;
 
 	if (!f->unsent_count)
 		return 0;
 	while (!is_unsent(f, page))
-		page = page + 1 == f->pages ? 0 : page + 1;
+		page = page + 1 == end ? 0 : page + 1;
 	*first = page;
 	for (; count < max && page < f->pages && is_unsent(f, page); count++)
 		set_unsent(f, page++, false);

@@ -48,16 +48,18 @@ struct fake_device {
 	_Atomic enum fake_device_state state;
 	uint64_t initial, rest; /* bytes: before the pause, after */
 	unsigned int reinits;	/* how often it has initial bytes anew */
+	bool late;		/* ... when it was asked once more after they were read */
 	bool dma, no_rollback;
 	enum fake_device_step fails;
 	int fails_with; /* errno; 0: EIO */
+	long load_ms;	/* that each part takes to load */
 	uint64_t page;	/* its own, in region 0 */
 	/* what went on */
 	_Atomic uint64_t at;
 	uint64_t end, loaded_at_pause;
 	uint8_t trailer[8];
-	unsigned int rollbacks;
-	bool wrong_order, wrong_data;
+	unsigned int rollbacks, asked; /* asked: with some of its bytes read, not all */
+	bool wrong_order, wrong_data, was_late;
 };
 
 static inline uint8_t fake_device_byte(uint64_t n)
@@ -109,7 +111,11 @@ static inline int fake_save_pending(struct migratable *m, struct migratable_pend
 	struct fake_device *d = fake_device_of(m);
 
 	*pending = (struct migratable_pending){ .initial = d->end - d->at, .stop_copy = d->rest };
-	if (d->at == d->end && d->reinits) {
+	d->asked += d->at && d->at < d->end;
+	if (d->at == d->end && d->late && !d->was_late) {
+		d->was_late = true;
+	} else if (d->at == d->end && d->reinits) {
+		d->was_late = false;
 		d->reinits--;
 		d->end += d->initial;
 		pending->reinit = true;
@@ -201,6 +207,7 @@ static inline int fake_load_write(struct migratable *m, const void *buf, size_t 
 	struct fake_device *d = fake_device_of(m);
 	const uint8_t *in = buf;
 
+	nanosleep(&(struct timespec){ .tv_nsec = d->load_ms * 1000000L }, NULL);
 	fake_device_expect(d, d->state == FAKE_LOADS);
 	/* The last eight may be the trailer. */
 	for (size_t i = 0; i + 8 < len; i++)

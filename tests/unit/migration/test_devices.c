@@ -114,6 +114,63 @@ START_TEST(device_that_was_reconfigured_has_its_initial_bytes_loaded_anew)
 }
 END_TEST
 
+/* The word that the first ones are loaded comes when there are new ones. */
+START_TEST(device_may_be_reconfigured_while_it_is_loaded_there)
+{
+	setup(true, 1, 70000, 1000);
+	source[0].reinits = 2;
+	source[0].late = true;
+	target[0].load_ms = 60;
+	f.source.hook = look_at_pause;
+	fixture_run(&f);
+	assert_moved(&f);
+	ck_assert(!target[0].wrong_data);
+	ck_assert_uint_ge(target[0].loaded_at_pause, 2 * 70000);
+	fixture_free(&f);
+}
+END_TEST
+
+/* A question is as dear as a read. */
+START_TEST(device_is_not_asked_what_is_to_come_before_every_read)
+{
+	setup(true, 1, 40 * MIB, 1000);
+	fixture_run(&f);
+	assert_devices_moved(1, 40 * MIB + 1000);
+	ck_assert_uint_le(source[0].asked, 3);
+	fixture_free(&f);
+}
+END_TEST
+
+/* Rounds of RAM take the time of the devices. */
+START_TEST(ram_that_is_done_is_looked_at_now_and_then_while_devices_load)
+{
+	struct transfer_progress progress;
+
+	setup(true, 1, 300000, 1000);
+	target[0].load_ms = 60;
+	fixture_run(&f);
+	assert_devices_moved(1, 301000);
+	migration_send_progress(f.send, &progress);
+	ck_assert_uint_lt(progress.round, 15); /* in 240 ms */
+	fixture_free(&f);
+}
+END_TEST
+
+/* What it writes while the source waits for devices is not too much for that. */
+START_TEST(guest_is_not_slowed_down_for_devices_that_load)
+{
+	fixture_init(&f, true, RAM, 8);
+	f.send_options.downtime_ms = 10000;
+	fake_devices_init(source, 1, &f.source, 1000000, 1000);
+	fake_devices_init(target, 1, &f.target, 1000000, 1000);
+	target[0].load_ms = 60;
+	fixture_run(&f);
+	assert_devices_moved(1, 1001000);
+	ck_assert_uint_eq(f.source.most_throttle, 0);
+	fixture_free(&f);
+}
+END_TEST
+
 START_TEST(states_too_large_for_the_downtime_end_it_with_the_time_they_take)
 {
 	setup(true, 2, 100000, 50000000);
@@ -443,6 +500,10 @@ static Suite *devices_suite(void)
 			    ARRAY_SIZE(ways));
 	tcase_add_test(tcase, vm_is_not_stopped_before_initial_bytes_are_loaded);
 	tcase_add_test(tcase, device_that_was_reconfigured_has_its_initial_bytes_loaded_anew);
+	tcase_add_test(tcase, device_may_be_reconfigured_while_it_is_loaded_there);
+	tcase_add_test(tcase, device_is_not_asked_what_is_to_come_before_every_read);
+	tcase_add_test(tcase, ram_that_is_done_is_looked_at_now_and_then_while_devices_load);
+	tcase_add_test(tcase, guest_is_not_slowed_down_for_devices_that_load);
 	tcase_add_test(tcase, states_too_large_for_the_downtime_end_it_with_the_time_they_take);
 	tcase_add_loop_test(tcase, step_that_fails_leaves_source_and_its_devices_running, 0,
 			    2 * (FAKE_DEVICE_STEPS - 1));

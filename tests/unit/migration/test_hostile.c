@@ -336,6 +336,8 @@ START_TEST(strangers_that_only_look_do_not_disturb)
 	/* The real one is the first in the queue: look before it, in a run of its own. */
 	script_hang_up(&run);
 	ck_assert_int_eq(run.result, -ETIMEDOUT);
+	ck_assert_msg(strstr(run.error.message, "the source did not connect in 100 ms"), "%s",
+		      run.error.message);
 	script_end(&run);
 	script_start(&run);
 	for (int i = 0; i < SCRIPT_STEPS; i++) {

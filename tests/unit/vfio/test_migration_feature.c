@@ -139,7 +139,25 @@ START_TEST(without_precopy_info_the_first_pause_ends_the_initial_bytes)
 	m = movable(&source);
 	ck_assert_int_eq(m->ops->save_begin(m, &err), 0);
 	ck_assert_int_eq(m->ops->save_pending(m, &p, &err), 0);
-	ck_assert_uint_gt(p.initial, 0);
+	ck_assert_uint_eq(p.initial, LEN);
+	ck_assert_int_eq(read_all(m), 0);
+	ck_assert_int_eq(m->ops->save_pending(m, &p, &err), 0);
+	ck_assert_uint_eq(p.initial, 0);
+	device_migration_free(m);
+}
+END_TEST
+
+START_TEST(initial_bytes_of_which_nobody_knows_how_many_are_some)
+{
+	struct migratable_pending p;
+	struct migratable *m;
+
+	source.no_precopy_info = true;
+	source.has_data_size = false;
+	m = movable(&source);
+	ck_assert_int_eq(m->ops->save_begin(m, &err), 0);
+	ck_assert_int_eq(m->ops->save_pending(m, &p, &err), 0);
+	ck_assert_uint_eq(p.initial, 1);
 	ck_assert_int_eq(read_all(m), 0);
 	ck_assert_int_eq(m->ops->save_pending(m, &p, &err), 0);
 	ck_assert_uint_eq(p.initial, 0);
@@ -435,6 +453,7 @@ int main(void)
 	tcase_add_test(tc, pending_bytes_are_the_devices);
 	tcase_add_test(tc, without_infov2_nothing_begins_anew);
 	tcase_add_test(tc, without_precopy_info_the_first_pause_ends_the_initial_bytes);
+	tcase_add_test(tc, initial_bytes_of_which_nobody_knows_how_many_are_some);
 	tcase_add_test(tc, what_is_pending_is_asked_while_it_is_read);
 	tcase_add_test(tc, a_pause_is_not_the_end);
 	tcase_add_test(tc, a_stopped_device_that_gives_nothing_times_out);
