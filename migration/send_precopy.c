@@ -11,6 +11,8 @@
 #define TICK_MS 50
 /* A rate taken from less than this says more about the clock. */
 #define RATE_BYTES_MIN (1U << 20)
+/* Bytes/s where no round tells, as with RAM that is all zero: a line of 1 Gbit/s. */
+#define RATE_ASSUMED 125000000U
 /* What the hand-over takes besides pages: state, locks, resume. */
 #define FIXED_DOWNTIME_US 2000U
 #define THROTTLE_FIRST 20U
@@ -161,7 +163,7 @@ static void check_progress(struct migration_send *send, uint64_t sent, uint64_t 
 
 struct round_result {
 	uint64_t bytes, ns; /* on the wire */
-	uint64_t rate;	    /* the last that could be taken */
+	uint64_t rate;	    /* the last that could be taken; before, an assumption */
 	struct dirty_round dirty;
 };
 
@@ -169,8 +171,6 @@ static uint64_t expected_us(const struct migration_send *send, const struct roun
 {
 	uint64_t left = result->dirty.pages * GUEST_PAGE_SIZE + send_devices_pending(send);
 
-	if (!result->rate)
-		return left ? UINT64_MAX : FIXED_DOWNTIME_US;
 	return FIXED_DOWNTIME_US + (uint64_t)((double)left * 1e6 / (double)result->rate);
 }
 
@@ -181,7 +181,7 @@ static void tell_round(struct migration_send *send, const struct round_result *r
 	pthread_mutex_lock(&send->lock);
 	send->progress.dirty_rate = (uint64_t)((double)result->dirty.pages * GUEST_PAGE_SIZE * 1e9 /
 					       (double)MAX(result->ns, (uint64_t)1));
-	send->progress.expected_downtime_us = expected == UINT64_MAX ? 0 : expected;
+	send->progress.expected_downtime_us = expected;
 	pthread_mutex_unlock(&send->lock);
 	atomic_store(&send->remaining, result->dirty.pages);
 }
@@ -198,7 +198,7 @@ static int one_round(struct migration_send *send, struct round_result *result, s
 		return r;
 	result->ns = clock_ns() - begun;
 	result->bytes = send_wire_bytes(send) - bytes;
-	if (result->bytes >= RATE_BYTES_MIN || !result->rate)
+	if (result->bytes >= RATE_BYTES_MIN)
 		result->rate = (uint64_t)((double)result->bytes * 1e9 /
 					  (double)MAX(result->ns, (uint64_t)1));
 	tell_round(send, result);
@@ -235,7 +235,7 @@ static int wait_for_devices(struct migration_send *send, const struct round_resu
 
 int send_precopy(struct migration_send *send, struct error *err)
 {
-	struct round_result result = { .rate = 0 };
+	struct round_result result = { .rate = RATE_ASSUMED };
 	int r;
 
 	send_set_phase(send, TRANSFER_PRECOPY);

@@ -102,6 +102,30 @@ START_TEST(vm_is_not_stopped_before_initial_bytes_are_loaded)
 }
 END_TEST
 
+static int slow_round(struct fake_machine *m, enum fake_step step)
+{
+	if (step == FAKE_COLLECT)
+		usleep(100000);
+	return 0;
+}
+
+/* Next to nothing was sent before, in whatever time: that says nothing of the line. */
+START_TEST(devices_of_a_vm_without_memory_in_use_may_stop_it)
+{
+	setup(true, 1, 0, 40000000);
+	f.send_options.downtime_ms = 1000;
+	for (unsigned int i = 0; i < guest_memory_region_count(f.source.memory); i++) {
+		const struct guest_memory_region *r = guest_memory_region(f.source.memory, i);
+
+		memset(r->hva, 0, r->size);
+	}
+	f.source.hook = slow_round;
+	fixture_run(&f);
+	assert_devices_moved(1, 40000000);
+	fixture_free(&f);
+}
+END_TEST
+
 START_TEST(device_that_was_reconfigured_has_its_initial_bytes_loaded_anew)
 {
 	setup(true, 1, 1000000, 1000);
@@ -499,6 +523,7 @@ static Suite *devices_suite(void)
 	tcase_add_loop_test(tcase, streams_arrive_whole_and_every_step_in_its_order, 0,
 			    ARRAY_SIZE(ways));
 	tcase_add_test(tcase, vm_is_not_stopped_before_initial_bytes_are_loaded);
+	tcase_add_test(tcase, devices_of_a_vm_without_memory_in_use_may_stop_it);
 	tcase_add_test(tcase, device_that_was_reconfigured_has_its_initial_bytes_loaded_anew);
 	tcase_add_test(tcase, device_may_be_reconfigured_while_it_is_loaded_there);
 	tcase_add_test(tcase, device_is_not_asked_what_is_to_come_before_every_read);
