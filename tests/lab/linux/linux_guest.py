@@ -11,8 +11,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(HERE)))
 sys.path.insert(0, os.path.join(ROOT, "tests", "guests", "linux"))
 sys.path.insert(0, os.path.join(ROOT, "tests", "system"))
-from agent import Agent  # noqa: E402
-from ferry import SLOW, Ferry  # noqa: E402
+from agent import Agent, AgentTimeout  # noqa: E402
+from ferry import SLOW, ApiError, Ferry  # noqa: E402
 
 
 def lab(tool, *args):
@@ -58,7 +58,15 @@ class LinuxGuest(Ferry):
 
     def poweroff(self):
         self.agent.send_line("run poweroff -f")
-        return self.wait_exit(30)
+        try:
+            return self.wait_exit(30)
+        except AssertionError as e:
+            try:
+                self.put("vm.nmi")  # whether its CPUs still hear anything
+                self.agent.expect(rb"(?!)", 3)
+            except (AgentTimeout, ApiError, EOFError, OSError) as said:
+                raise AssertionError(f"{e}\n{said}") from None
+            raise
 
 
 def sh(command):
