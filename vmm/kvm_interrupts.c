@@ -137,7 +137,6 @@ static bool carries(const struct kvm_irq_routing_entry *entry, const struct msi_
 	       entry->u.msi.data == msg->data;
 }
 
-/* An idle route that carries msg, or (NULL) any. */
 static struct kvm_irq_routing_entry *find_idle(struct kvm_interrupts *self,
 					       const struct msi_message *msg)
 {
@@ -146,7 +145,7 @@ static struct kvm_irq_routing_entry *find_idle(struct kvm_interrupts *self,
 	for (unsigned int i = FIXED_ROUTES; i < self->table->nr; i++) {
 		struct kvm_irq_routing_entry *entry = &self->table->entries[i];
 
-		if (self->idle[entry->gsi] && (!msg || carries(entry, msg)))
+		if (self->idle[entry->gsi] && carries(entry, msg))
 			return entry;
 	}
 	return NULL;
@@ -174,44 +173,6 @@ static int set_route(struct kvm_interrupts *self, struct kvm_irq_routing_entry *
 	return r;
 }
 
-static int new_route(struct kvm_interrupts *self, const struct msi_message *msg, struct error *err)
-{
-	unsigned int gsi = self->hint;
-	int r;
-
-	while (gsi < GSI_MAX && (self->used[gsi] || self->idle[gsi]))
-		gsi++;
-	if (gsi == GSI_MAX)
-		return error_set(err, ENOSPC, "interrupt route: all %u MSI routes are in use",
-				 MSI_ROUTES);
-	if (make_room(self))
-		return error_set_errno(err, ENOMEM, "interrupt route");
-	self->table->entries[self->table->nr++].gsi = gsi;
-	r = set_route(self, &self->table->entries[self->table->nr - 1], msg, err);
-	if (r < 0) {
-		self->table->nr--;
-		return r;
-	}
-	self->hint = gsi + 1;
-	return use(self, gsi);
-}
-
-static int route_add_locked(struct kvm_interrupts *self, const struct msi_message *msg,
-			    struct error *err)
-{
-	struct kvm_irq_routing_entry *entry = find_idle(self, msg);
-	bool full = idle_routes(self) >= IDLE_MAX || self->table->nr == FIXED_ROUTES + MSI_ROUTES;
-	int r;
-
-	if (entry)
-		return use(self, entry->gsi);
-	entry = full ? find_idle(self, NULL) : NULL;
-	if (!entry)
-		return new_route(self, msg, err);
-	r = set_route(self, entry, msg, err);
-	return r < 0 ? r : use(self, entry->gsi);
-}
-
 /* They go with the next call. */
 static void forget_idle(struct kvm_interrupts *self)
 {
@@ -226,34 +187,74 @@ static void forget_idle(struct kvm_interrupts *self)
 	self->hint = IOAPIC_PINS;
 }
 
-static bool add_idle(struct kvm_interrupts *self, const struct msi_message *msg)
+/* Before count more: what nobody has asked for again makes room for them. */
+static void bound_idle(struct kvm_interrupts *self, unsigned int count)
+{
+	if (idle_routes(self) + count > IDLE_MAX ||
+	    self->table->nr + count > FIXED_ROUTES + MSI_ROUTES)
+		forget_idle(self);
+}
+
+/* An idle route of the table that KVM gets next. */
+static int add_idle(struct kvm_interrupts *self, const struct msi_message *msg, struct error *err)
 {
 	unsigned int gsi = self->hint;
 
 	while (gsi < GSI_MAX && (self->used[gsi] || self->idle[gsi]))
 		gsi++;
-	if (gsi == GSI_MAX || make_room(self))
-		return false;
+	if (gsi == GSI_MAX)
+		return error_set(err, ENOSPC, "interrupt route: all %u MSI routes are in use",
+				 MSI_ROUTES);
+	if (make_room(self))
+		return error_set_errno(err, ENOMEM, "interrupt route");
 	fill_msi(&self->table->entries[self->table->nr++], gsi, msg);
 	self->idle[gsi] = true;
 	self->hint = gsi + 1;
-	return true;
+	return (int)gsi;
+}
+
+/* KVM has them, or they are none. */
+static int set_idle(struct kvm_interrupts *self, struct error *err)
+{
+	int r = kvm_set_gsi_routing(self->kvm, self->table, err);
+
+	if (r < 0)
+		forget_idle(self);
+	return r;
+}
+
+static int route_add_locked(struct kvm_interrupts *self, const struct msi_message *msg,
+			    struct error *err)
+{
+	struct kvm_irq_routing_entry *entry = find_idle(self, msg);
+	int gsi, r;
+
+	if (entry)
+		return use(self, entry->gsi);
+	bound_idle(self, 1);
+	gsi = add_idle(self, msg, err);
+	if (gsi < 0)
+		return gsi;
+	r = set_idle(self, err);
+	return r < 0 ? r : use(self, (unsigned int)gsi);
 }
 
 /* Idle routes, by one call. Where that fails there are none, and route_add() says why. */
 static void routes_expect(void *opaque, const struct msi_message *msgs, unsigned int count)
 {
 	struct kvm_interrupts *self = opaque;
-	bool added = false;
+	unsigned int missing = 0;
 
 	pthread_mutex_lock(&self->lock);
-	if (idle_routes(self) + count > IDLE_MAX)
-		forget_idle(self);
 	for (unsigned int i = 0; i < count; i++)
+		missing += !find_idle(self, &msgs[i]);
+	if (missing)
+		bound_idle(self, missing);
+	for (unsigned int i = 0; missing && i < count; i++)
 		if (!find_idle(self, &msgs[i]))
-			added |= add_idle(self, &msgs[i]);
-	if (added && kvm_set_gsi_routing(self->kvm, self->table, NULL))
-		forget_idle(self);
+			add_idle(self, &msgs[i], NULL);
+	if (missing)
+		set_idle(self, NULL);
 	pthread_mutex_unlock(&self->lock);
 }
 

@@ -188,15 +188,15 @@ static void update_locked(struct msix *msix, unsigned int index)
 			    err.message);
 }
 
-/* Of some vectors from *next on: those that get a route. */
-static void expect_locked(struct msix *msix, unsigned int *next)
+/* Of the vectors from first up to end, EXPECTED at most: those that get a route. */
+static void expect_locked(struct msix *msix, unsigned int first, unsigned int end)
 {
 	const struct interrupts *irqs = &msix->fn->host->interrupts;
 	struct msi_message msgs[EXPECTED];
 	unsigned int count = 0;
 
-	for (; *next < msix->count && count < EXPECTED; (*next)++) {
-		const struct vector *v = &msix->vectors[*next];
+	for (unsigned int i = first; i < end; i++) {
+		const struct vector *v = &msix->vectors[i];
 
 		if (v->gsi < 0 && wanted_locked(msix, v))
 			msgs[count++] = message_of(msix, v);
@@ -207,12 +207,11 @@ static void expect_locked(struct msix *msix, unsigned int *next)
 
 static void update_all_locked(struct msix *msix)
 {
-	unsigned int told = 0;
-
-	for (unsigned int i = 0; i < msix->count; i++) {
-		if (i == told)
-			expect_locked(msix, &told);
-		update_locked(msix, i);
+	for (unsigned int first = 0, end; first < msix->count; first = end) {
+		end = MIN(first + EXPECTED, msix->count);
+		expect_locked(msix, first, end);
+		for (unsigned int i = first; i < end; i++)
+			update_locked(msix, i);
 	}
 }
 

@@ -213,6 +213,14 @@ START_TEST(routes_that_are_expected_cost_one_call)
 	ck_assert_uint_eq(table.calls, 1);
 	ck_assert_int_eq(add(6), gsis[6]);
 	ck_assert_int_eq(add(5), gsis[5]);
+	/* Also where twice as many would not fit. */
+	for (unsigned int i = 0; i < 40; i++)
+		irqs.ops->route_remove(irqs.opaque, (unsigned int)gsis[i]);
+	expect(0, 40);
+	ck_assert_uint_eq(table.calls, 1);
+	for (unsigned int i = 0; i < 40; i++)
+		ck_assert_int_eq(add(i), gsis[i]);
+	ck_assert_uint_eq(table.calls, 1);
 }
 END_TEST
 
