@@ -11,6 +11,7 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
+#include "tests/unit/helpers/run_suite.h"
 #include "tests/unit/migration/frame_proxy.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -23,7 +24,7 @@
 #ifndef STAGE_STALL_MS
 #define STAGE_STALL_MS 400
 #endif
-#define STALL_MS (STAGE_STALL_MS * SLOW)
+#define STALL_MS (STAGE_STALL_MS * SLOW * play.patience)
 #define INQUIRY_MS (5 * STALL_MS) /* longer than a destination waits for COMMIT */
 #define LINGER_MS (10 * STALL_MS)
 #define RECOVERY_MS (5 * STALL_MS)
@@ -48,12 +49,13 @@ struct play {
 	socklen_t to_proxy_len;
 	int listener; /* the target's */
 	bool witness, postcopy;
+	int patience; /* times STAGE_STALL_MS */
 	int (*target_hook)(struct fake_machine *machine, enum fake_step step);
 	struct proxy proxy;
 	pid_t source, target;
 };
 
-static struct play play;
+static struct play play = { .patience = 1 };
 
 static inline int dial_proxy(void *opaque, int timeout_ms, int cancel_fd, struct error *err)
 {
@@ -200,10 +202,24 @@ static inline void set_stage(bool tcp, bool witness)
 	play.proxy.type = UINT16_MAX;
 }
 
-/* The mischief at the last frame may come when both sides are done with it. */
+static inline bool over(void)
+{
+	release_locks_of(play.source);
+	release_locks_of(play.target);
+	return (atomic_load(&play.stage->source.over) || ended(play.source)) &&
+	       (atomic_load(&play.stage->target.over) || ended(play.target));
+}
+
 static inline bool mischief_done(void)
 {
 	return play.proxy.type == UINT16_MAX || atomic_load(&play.proxy.done);
+}
+
+static inline bool wait_until(bool (*is)(void), int ms)
+{
+	for (; ms > 0 && !is(); ms -= 5)
+		nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
+	return is();
 }
 
 /* Returns when both sides have ended, or have come to a conclusion. */
@@ -213,17 +229,9 @@ static inline void perform(void)
 	play.source = play.proxy.source = start(be_source);
 	close(play.listener);
 	proxy_start(&play.proxy);
-	for (int ms = 0; ms < 40000 * SLOW; ms += 5) {
-		release_locks_of(play.source);
-		release_locks_of(play.target);
-		if (mischief_done() &&
-		    (atomic_load(&play.stage->source.over) || ended(play.source)) &&
-		    (atomic_load(&play.stage->target.over) || ended(play.target)))
-			break;
-		nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
-	}
-	ck_assert(atomic_load(&play.stage->source.over) || ended(play.source));
-	ck_assert(atomic_load(&play.stage->target.over) || ended(play.target));
+	ck_assert(wait_until(over, 40000 * SLOW * play.patience));
+	/* The mischief at the last frame may come when both sides are done with it. */
+	wait_until(mischief_done, 2000 * SLOW);
 }
 
 static inline bool source_runs(void)
@@ -245,6 +253,33 @@ static inline void leave_stage(void)
 	proxy_stop(&play.proxy);
 }
 
+/*
+ * Mischief at a frame of the protocol, which has to come for this. On a machine that has
+ * no time for us the migration may be given up before it, as one that stalls: then the
+ * same once more, with more patience.
+ */
+static inline void perform_mischief(bool tcp, bool witness, enum mischief mischief, uint16_t type,
+				    bool after)
+{
+	struct play as_set = play;
+
+	for (;; as_set.patience *= 4) {
+		play = as_set;
+		set_stage(tcp, witness);
+		play.proxy.mischief = mischief;
+		play.proxy.type = type;
+		play.proxy.after = after;
+		perform();
+		if (play.proxy.done)
+			return;
+		ck_assert_msg(strstr(play.stage->source.message, "nothing moved for") &&
+				      play.patience < 16,
+			      "there was no frame %u; source: %s; target: %s", type,
+			      play.stage->source.message, play.stage->target.message);
+		leave_stage();
+	}
+}
+
 /* Who runs the VM in the end; several where it is a race between processes. */
 enum {
 	SOURCE = 1,
@@ -264,6 +299,36 @@ static inline int who(void)
 	if (target_runs())
 		return held ? HELD_TARGET : TARGET;
 	return held ? HELD : NONE;
+}
+
+/*
+ * Plays mostly wait, so there is a process for each part of each play. But a few at once
+ * only: all of them together would keep each other from what has to be done within
+ * STALL_MS. The last parts are the longest and begin.
+ */
+#define AT_ONCE 16
+
+static inline int run_parts(size_t parts, Suite *(*suite_of)(size_t part))
+{
+	int result = EXIT_SUCCESS, status;
+
+	fflush(stdout);
+	for (size_t begun = 0, over = 0; over < parts;) {
+		if (begun < parts && begun - over < AT_ONCE) {
+			pid_t pid = fork();
+
+			if (pid < 0)
+				return EXIT_FAILURE;
+			if (!pid)
+				exit(run_suite(suite_of(parts - 1 - begun)));
+			begun++;
+		} else if (wait(&status) > 0) {
+			over++;
+			if (status)
+				result = EXIT_FAILURE;
+		}
+	}
+	return result;
 }
 
 #endif

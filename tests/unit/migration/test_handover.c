@@ -4,7 +4,6 @@
  * does its mischief at every frame of the protocol, before and after it is forwarded. The
  * expectations are those of protocol.h.
  */
-#include "tests/unit/helpers/run_suite.h"
 #include "tests/unit/migration/handover_stage.h"
 
 /* Frames in the order of the migration. */
@@ -62,12 +61,7 @@ static void play_all(enum mischief mischief, int i, bool witness)
 	bool after = i % 2;
 	int expected, is;
 
-	set_stage(i / 2 % 2, witness);
-	play.proxy.mischief = mischief;
-	play.proxy.type = step;
-	play.proxy.after = after;
-	perform();
-	ck_assert(play.proxy.done);
+	perform_mischief(i / 2 % 2, witness, mischief, step, after);
 	expected = mischief <= KILL_TARGET
 			   ? expected_of_kill(mischief == KILL_TARGET, step, after, witness)
 			   : expected_of_cut(mischief, step, after, witness);
@@ -238,20 +232,6 @@ static const struct {
 	{ &connections_stall_and_so_do_new_ones_between_hosts, FROM_STATE },
 };
 
-/* They mostly wait: a process for each part of each play. */
-static Suite *suite_of(size_t i, int part)
-{
-	int all = 2 * ARRAY_SIZE(steps), count = all - plays[i].from;
-	Suite *suite = suite_create("handover");
-	TCase *tcase = tcase_create((*plays[i].test)->name);
-
-	tcase_set_timeout(tcase, 60 * SLOW);
-	tcase_add_loop_test(tcase, *plays[i].test, plays[i].from + count * part / PARTS,
-			    plays[i].from + count * (part + 1) / PARTS);
-	suite_add_tcase(suite, tcase);
-	return suite;
-}
-
 static Suite *other_suite(void)
 {
 	Suite *suite = suite_create("handover");
@@ -267,18 +247,31 @@ static Suite *other_suite(void)
 	return suite;
 }
 
+#define PLAY_PARTS (ARRAY_SIZE(plays) * PARTS)
+
+static Suite *suite_of(size_t i)
+{
+	int part = (int)(i % PARTS);
+	const TTest *test;
+	Suite *suite;
+	TCase *tcase;
+	int from, count;
+
+	if (i == PLAY_PARTS)
+		return other_suite();
+	suite = suite_create("handover");
+	test = *plays[i / PARTS].test;
+	from = plays[i / PARTS].from;
+	count = 2 * (int)ARRAY_SIZE(steps) - from;
+	tcase = tcase_create(test->name);
+	tcase_set_timeout(tcase, 60 * SLOW);
+	tcase_add_loop_test(tcase, test, from + count * part / PARTS,
+			    from + count * (part + 1) / PARTS);
+	suite_add_tcase(suite, tcase);
+	return suite;
+}
+
 int main(void)
 {
-	int result = EXIT_SUCCESS, status;
-
-	fflush(stdout);
-	for (size_t i = 0; i < ARRAY_SIZE(plays) * PARTS; i++)
-		if (!fork())
-			exit(run_suite(suite_of(i / PARTS, (int)(i % PARTS))));
-	if (run_suite(other_suite()))
-		result = EXIT_FAILURE;
-	while (wait(&status) > 0)
-		if (status)
-			result = EXIT_FAILURE;
-	return result;
+	return run_parts(PLAY_PARTS + 1, suite_of);
 }

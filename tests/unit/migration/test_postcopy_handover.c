@@ -7,7 +7,6 @@
 /* A busy host is no stall. */
 #define STAGE_STALL_MS 900
 
-#include "tests/unit/helpers/run_suite.h"
 #include "tests/unit/migration/handover_stage.h"
 
 static const uint16_t steps[] = {
@@ -85,13 +84,7 @@ static void play_all(enum mischief mischief, int i, bool witness)
 	int wanted, is;
 
 	play.postcopy = true;
-	set_stage(i / 2 % 2, witness);
-	play.proxy.mischief = mischief;
-	play.proxy.type = step;
-	play.proxy.after = after;
-	perform();
-	ck_assert_msg(play.proxy.done, "there was no frame %u; source: %s; target: %s", step,
-		      play.stage->source.message, play.stage->target.message);
+	perform_mischief(i / 2 % 2, witness, mischief, step, after);
 	wanted = expected(mischief, step, after, witness);
 	is = who();
 	ck_assert_msg(is & wanted, "mischief %d at frame %u %s: %d, not %d; source: %s; target: %s",
@@ -147,31 +140,22 @@ static const TTest *const *const plays[] = {
 	&connections_stall_and_so_do_new_ones_between_hosts,
 };
 
-/* They mostly wait: a process for each part of each play. */
 #define WAITERS 2
 
-static Suite *suite_of(size_t i, int part)
+static Suite *suite_of(size_t i)
 {
 	Suite *suite = suite_create("postcopy_handover");
-	TCase *tcase = tcase_create((*plays[i])->name);
-	int count = 2 * ARRAY_SIZE(steps);
+	const TTest *test = *plays[i / WAITERS];
+	TCase *tcase = tcase_create(test->name);
+	int count = 2 * ARRAY_SIZE(steps), part = (int)(i % WAITERS);
 
 	tcase_set_timeout(tcase, 60 * SLOW);
-	tcase_add_loop_test(tcase, *plays[i], count * part / WAITERS, count * (part + 1) / WAITERS);
+	tcase_add_loop_test(tcase, test, count * part / WAITERS, count * (part + 1) / WAITERS);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }
 
 int main(void)
 {
-	int result = EXIT_SUCCESS, status;
-
-	fflush(stdout);
-	for (size_t i = 0; i < ARRAY_SIZE(plays) * WAITERS; i++)
-		if (!fork())
-			exit(run_suite(suite_of(i / WAITERS, (int)(i % WAITERS))));
-	while (wait(&status) > 0)
-		if (status)
-			result = EXIT_FAILURE;
-	return result;
+	return run_parts(ARRAY_SIZE(plays) * WAITERS, suite_of);
 }
