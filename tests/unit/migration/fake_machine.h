@@ -442,8 +442,8 @@ static inline void fake_destroy(void *opaque)
 	pthread_mutex_lock(&m->lock);
 	fake_count_running(m, false);
 	pthread_mutex_unlock(&m->lock);
-	fake_unmap(m);
 	fake_hook(m, FAKE_DESTROY, NULL);
+	fake_unmap(m);
 	if (m->locked)
 		atomic_store(&m->world->locked, 0);
 	m->locked = false;

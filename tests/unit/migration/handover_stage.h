@@ -92,10 +92,19 @@ static inline void *touch_all(void *opaque)
 
 static pthread_t guest;
 
-static inline int start_guest(struct fake_machine *m, enum fake_step step)
+static inline void end_guest(void)
+{
+	if (guest)
+		pthread_join(guest, NULL);
+	guest = 0;
+}
+
+static inline int run_guest(struct fake_machine *m, enum fake_step step)
 {
 	if (step == FAKE_RESUMED)
 		ck_assert_int_eq(pthread_create(&guest, NULL, touch_all, NULL), 0);
+	else if (step == FAKE_DESTROY)
+		end_guest(); /* before its memory goes */
 	return 0;
 }
 
@@ -148,7 +157,7 @@ static inline void be_target(void)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	close(play.proxy.listener);
 	fake_init(&play.machine, &play.stage->world, RAM);
-	play.machine.hook = play.postcopy ? start_guest : play.target_hook;
+	play.machine.hook = play.postcopy ? run_guest : play.target_hook;
 	target = fake_target(&play.machine);
 	receive_options_init(&options);
 	options.listener = play.listener;
@@ -158,8 +167,7 @@ static inline void be_target(void)
 	options.wait_ms = 4 * STALL_MS;
 	receive = migration_receive_new(&target, &options, &error);
 	migration_receive_run(receive, &error);
-	if (guest)
-		pthread_join(guest, NULL);
+	end_guest();
 	if (play.postcopy && play.machine.memory)
 		atomic_store(&play.stage->world.arrived, fake_crc(&play.machine));
 	report(&play.stage->target, migration_receive_outcome(receive), &error);
