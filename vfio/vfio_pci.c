@@ -110,6 +110,8 @@ static int build(struct vfio_pci *self, struct error *err)
 		return r;
 	vfio_pci_bars_map(self);
 	r = vfio_pci_ioevents_add(self, err);
+	if (!r)
+		r = vfio_pci_state_learn(self, err);
 	if (r)
 		return r;
 	self->peer = vfio_pci_peer_new(self);

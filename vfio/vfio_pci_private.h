@@ -124,6 +124,7 @@ struct vfio_pci {
 	uint8_t device_read[PCI_CONFIG_SIZE];  /* bits the guest reads from the device */
 	uint8_t device_write[PCI_CONFIG_SIZE]; /* bits it writes to the device */
 	uint8_t power_on[PCI_CONFIG_SIZE];     /* of the bits that are ours, after a reset */
+	uint8_t fixed[PCI_CONFIG_SIZE];	       /* what its state has and cannot change */
 	unsigned int pcie_cap, af_cap;	       /* 0: none */
 	bool reset_wanted;		       /* by the config write in progress */
 
@@ -184,6 +185,7 @@ void vfio_pci_bars_map(struct vfio_pci *self);
 void vfio_pci_bars_free(struct vfio_pci *self);
 void vfio_pci_bar_mapped(struct pci_function *fn, unsigned int bar);
 void vfio_pci_bar_unmapped(struct pci_function *fn, unsigned int bar);
+void vfio_pci_bar_confirmed(struct pci_function *fn, unsigned int bar);
 
 /* vfio_pci_ioevents.c: after the BARs are mapped. */
 int vfio_pci_ioevents_add(struct vfio_pci *self, struct error *err);
@@ -249,6 +251,7 @@ bool vfio_pci_msix_write(struct vfio_pci *self, unsigned int bar, uint64_t offse
  *   restore  compares, then makes our view what was saved; the device is not written to
  *   arm      makes the device what our view says: command, control registers, interrupts
  */
+int vfio_pci_state_learn(struct vfio_pci *self, struct error *err); /* when it is made */
 int vfio_pci_state_save(struct pci_function *fn, struct state_writer *writer, struct error *err);
 int vfio_pci_state_load(struct pci_function *fn, const struct state_node *node, struct error *err);
 int vfio_pci_state_restore(struct vfio_pci *self, const struct state_node *node, struct error *err);

@@ -16,7 +16,8 @@
  * The device here must be one whose driver in the guest cannot tell it from the one saved:
  * ids, revision, class, subsystem, BARs, capabilities at the same offsets and with the same
  * contents where those are fixed. What may differ from one host to the next does not count:
- * serial numbers, link speed and width, error logs.
+ * serial numbers, link speed and width, error logs. What cannot change is read once, while
+ * the device is made: at a pause each read would be one of the guest's time.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -68,19 +69,22 @@ static bool another_begins(const struct vfio_pci *self, unsigned int cap, unsign
 	return end > MIN(self->config_size, (unsigned int)PCI_CONVENTIONAL_END);
 }
 
+/* Of a PCI Express capability; its flags are the first of its registers that are learned. */
+static unsigned int version_of(const struct vfio_pci *self, unsigned int cap)
+{
+	return load_le16(self->fixed + cap + PCI_EXP_FLAGS) & PCI_EXP_FLAGS_VERS;
+}
+
 static int visit_cap(struct vfio_pci *self, unsigned int cap, visit_fn visit, void *opaque,
 		     struct error *err)
 {
-	uint32_t flags = 0;
 	int r = 0;
 
-	if (self->fn.config[cap] == PCI_CAP_ID_EXP)
-		r = vfio_pci_config_load(self, cap + PCI_EXP_FLAGS, 2, &flags, err);
 	for (size_t i = 0; !r && i < ARRAY_SIZE(registers); i++) {
 		const struct saved_register *reg = &registers[i];
 
 		if (reg->cap == self->fn.config[cap] &&
-		    reg->version <= (flags & PCI_EXP_FLAGS_VERS) &&
+		    (!reg->version || reg->version <= version_of(self, cap)) &&
 		    !another_begins(self, cap, cap + reg->offset + reg->len))
 			r = visit(self, cap + reg->offset, reg, opaque, err);
 	}
@@ -125,10 +129,26 @@ static int read_register(struct vfio_pci *self, unsigned int offset,
 	return 0;
 }
 
+static int learn_register(struct vfio_pci *self, unsigned int at, const struct saved_register *reg,
+			  void *opaque, struct error *err)
+{
+	return reg->use == MATCH ? read_register(self, at, reg, self->fixed + at, err) : 0;
+}
+
+int vfio_pci_state_learn(struct vfio_pci *self, struct error *err)
+{
+	return visit_registers(self, learn_register, NULL, err);
+}
+
 static int save_register(struct vfio_pci *self, unsigned int at, const struct saved_register *reg,
 			 void *opaque, struct error *err)
 {
-	return read_register(self, at, reg, (uint8_t *)opaque + at, err);
+	uint8_t *data = (uint8_t *)opaque + at;
+
+	if (reg->use == WRITE)
+		return read_register(self, at, reg, data, err);
+	memcpy(data, self->fixed + at, reg->len);
+	return 0;
 }
 
 #define BAR_TEXT_MAX 64
@@ -200,12 +220,11 @@ static int match_register(struct vfio_pci *self, unsigned int at, const struct s
 			  void *opaque, struct error *err)
 {
 	const struct saved_config *saved = opaque;
-	uint8_t here[8];
-	int r;
+	const uint8_t *here = self->fixed + at;
+	int r = 0;
 
 	if (reg->use != MATCH)
 		return 0;
-	r = read_register(self, at, reg, here, err);
 	for (unsigned int i = 0; !r && i < reg->len; i++)
 		if (saved->bytes[at + i] != here[i])
 			r = state_refuse(saved->node, "device-config", err,

@@ -405,7 +405,7 @@ static void fails_at_every_call(const struct state_case *c, unsigned int spared)
 		f.dev.fail_at = 0;
 		destroy(NULL);
 	} while (failed);
-	ck_assert_uint_gt(n, 15);
+	ck_assert_uint_gt(n, 7);
 	ck_assert_uint_eq(loads, spared + 1);
 	free(blob.data);
 }
