@@ -236,6 +236,8 @@ static int send_state(struct migration_send *send, void *blob, size_t len, struc
 			     1, err);
 
 	if (!r)
+		r = send_update_agreed(send, err);
+	if (!r)
 		r = send_expect(send, FRAME_READY, &frame, send->options.stall_ms, err);
 	if (r)
 		return r;
@@ -268,11 +270,12 @@ static int stop_and_move(struct migration_send *send, struct error *err)
 	if (!r)
 		r = stop_devices(send, err);
 	took.devices = lap(&since);
+	/* The new process of a live update takes it while the state is saved here. */
+	if (!r)
+		r = send_update_kept(send, true, err);
 	if (!r)
 		r = save_state(send, &blob, &len, err);
 	took.save = lap(&since);
-	if (!r)
-		r = send_update_kept(send, true, err);
 	if (!r)
 		r = send_rest(send, err);
 	took.pages = lap(&since);

@@ -32,8 +32,10 @@ int send_update_ask(struct migration_send *send, struct error *err)
 	return r ? r : await_agreed(send, err);
 }
 
-/* One at a time: an answer to each, so that none finds the socket full of descriptors. */
-static int send_all(struct migration_send *send, const struct kept *kept, struct error *err)
+/* One at a time: an answer to each, so that none finds the socket full of descriptors. While
+ * the guest stands still the last answer is waited for later. */
+static int send_all(struct migration_send *send, const struct kept *kept, bool paused,
+		    struct error *err)
 {
 	unsigned int done = 0;
 	bool last = false;
@@ -49,7 +51,7 @@ static int send_all(struct migration_send *send, const struct kept *kept, struct
 		last = done == kept->count;
 		frame.flags = last ? FRAME_LAST : 0;
 		r = channel_send_fds(send->control, &frame, meta, len, fds, fd_count, err);
-		if (!r)
+		if (!r && !(last && paused))
 			r = await_agreed(send, err);
 		if (r)
 			return r;
@@ -66,7 +68,12 @@ int send_update_kept(struct migration_send *send, bool paused, struct error *err
 		return 0;
 	r = send->vm.ops->keep(send->vm.opaque, &kept, paused, err);
 	if (!r)
-		r = send_all(send, &kept, err);
+		r = send_all(send, &kept, paused, err);
 	kept_destroy(&kept);
 	return r;
+}
+
+int send_update_agreed(struct migration_send *send, struct error *err)
+{
+	return send->capabilities & CAPABILITY_UPDATE ? await_agreed(send, err) : 0;
 }

@@ -14,10 +14,11 @@
  *     |  <------------------------------- AGREED |  (each KEPT is acknowledged)
  *     |  CONFIG -------------------------------->|  a machine around them; touches nothing
  *     |  <------------------------------ CREATED |
- *  stops|  accepting clients, reading consoles    |
- *  pause|  vCPUs, devices; irqfds come off        |
+ *  pause|  vCPUs, devices                         |
+ *  stops|  accepting clients, reading consoles; irqfds come off
  *     |  KEPT what there is only now ----------->|  (interrupts' eventfds, connections)
  *     |  STATE --------------------------------->|  loads it
+ *     |  <------------------------------- AGREED |  (to the last KEPT: nobody waits for it)
  *     |  <-------------------------------- READY |
  *     |  COMMIT -------------------------------->|  attaches interrupts, runs, takes up
  *     |                                          |  consoles and clients; MAINPID
@@ -68,6 +69,8 @@ struct migration_receive;
 /* What send.c and receive.c do besides, with that capability; without, they return 0. */
 int send_update_ask(struct migration_send *send, struct error *err);
 int send_update_kept(struct migration_send *send, bool paused, struct error *err);
+/* After STATE: the last answer to what was kept at the pause. */
+int send_update_agreed(struct migration_send *send, struct error *err);
 int receive_update_asked(struct migration_receive *receive, struct error *err);
 int receive_update_kept(struct migration_receive *receive, bool paused, struct error *err);
 

@@ -85,6 +85,7 @@ static const struct pci_function_ops vfio_pci_ops = {
 	.config_written = config_written,
 	.bar_mapped = vfio_pci_bar_mapped,
 	.bar_unmapped = vfio_pci_bar_unmapped,
+	.bar_confirmed = vfio_pci_bar_confirmed,
 	.reset = reset,
 	.save = vfio_pci_state_save,
 	.load = vfio_pci_state_load,

@@ -286,7 +286,14 @@ void vfio_pci_bar_mapped(struct pci_function *fn, unsigned int index)
 				  index, (unsigned long long)area->offset, err.message);
 	}
 	vfio_pci_ioevents_attach(&self->bars[index], fn->bars[index].address);
-	vfio_pci_peer_place(self->peer, index, fn->bars[index].address);
+	if (!fn->bars[index].expected)
+		vfio_pci_bar_confirmed(fn, index);
+}
+
+/* Where other devices reach it is in the DMA space, which is another process's before. */
+void vfio_pci_bar_confirmed(struct pci_function *fn, unsigned int index)
+{
+	vfio_pci_peer_place(vfio_pci_of(fn)->peer, index, fn->bars[index].address);
 }
 
 void vfio_pci_bar_unmapped(struct pci_function *fn, unsigned int index)

@@ -347,6 +347,26 @@ unsigned int kvm_interrupts_routes(struct kvm_interrupts *self)
 	return routes;
 }
 
+unsigned int kvm_interrupts_messages(struct kvm_interrupts *self, struct msi_message *msgs,
+				     unsigned int max)
+{
+	unsigned int count = 0;
+
+	pthread_mutex_lock(&self->lock);
+	for (unsigned int i = FIXED_ROUTES; i < self->table->nr && count < max; i++) {
+		const struct kvm_irq_routing_entry *entry = &self->table->entries[i];
+
+		if (self->used[entry->gsi])
+			msgs[count++] = (struct msi_message){
+				.address = (uint64_t)entry->u.msi.address_hi << 32 |
+					   entry->u.msi.address_lo,
+				.data = entry->u.msi.data,
+			};
+	}
+	pthread_mutex_unlock(&self->lock);
+	return count;
+}
+
 static struct kvm_ioeventfd ioeventfd_args(bool pio, uint64_t addr, unsigned int len, bool match,
 					   uint64_t value, int fd)
 {

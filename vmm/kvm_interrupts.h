@@ -19,5 +19,8 @@ struct interrupts kvm_interrupts_ops(struct kvm_interrupts *interrupts);
 struct ioevents kvm_ioevents_ops(struct kvm *kvm);
 /* MSI routes in use. Any thread. */
 unsigned int kvm_interrupts_routes(struct kvm_interrupts *interrupts);
+/* What those carry, at most max; returns how many. Any thread. */
+unsigned int kvm_interrupts_messages(struct kvm_interrupts *interrupts, struct msi_message *msgs,
+				     unsigned int max);
 
 #endif

@@ -425,6 +425,8 @@ static int assemble(struct machine *machine, const struct vm_config *config,
 		r = load_guest(machine, config, &boot, err);
 	if (!r && !incoming)
 		r = set_up_vcpus(machine, &boot, err);
+	if (!r && incoming)
+		machine_expect(machine);
 	return r;
 }
 
@@ -534,9 +536,10 @@ int machine_resume(struct machine *machine, struct error *err)
 			kvm_kvmclock_ctrl(vcpu_fd(machine->vcpus[i]));
 	}
 	machine_own(machine);
-	machine_resume_devices(machine);
+	/* A device that it needs at once goes on then (virtio_pci_resume). */
 	for (unsigned int i = 0; i < machine->vcpu_count; i++)
 		vcpu_resume(machine->vcpus[i]);
+	machine_resume_devices(machine);
 	machine->running = true;
 	return 0;
 }

@@ -69,13 +69,11 @@ static void own_device(struct machine *machine, struct machine_device *device)
 		machine_make_movable(machine, device->id, &device->movable);
 }
 
-void machine_own(struct machine *machine)
+static void own_in_loop(void *opaque)
 {
+	struct machine *machine = opaque;
 	struct error err = ERROR_INIT;
 
-	if (!machine->host.kept)
-		return;
-	machine->host.kept = NULL;
 	for (unsigned int i = 0; i < SPACES; i++) {
 		struct dma_space *space = space_in_use(machine, i);
 
@@ -86,6 +84,15 @@ void machine_own(struct machine *machine)
 		if (!d->ejected)
 			own_device(machine, d);
 	machine_hold_serial(machine, false);
+}
+
+/* The main loop is asked once, not for each source that it gets; no vCPU runs yet. */
+void machine_own(struct machine *machine)
+{
+	if (!machine->host.kept)
+		return;
+	machine->host.kept = NULL;
+	loop_call(machine->env.loop, own_in_loop, machine);
 }
 
 /* All are told; what the first one said is the error. */

@@ -4,7 +4,8 @@
  * has been told.
  *
  *   { "mem64_base": n, "mem64_size": n,       the window for 64-bit BARs
- *     "slots": { "_disk0": 3, ... } }         PCI slots, by the devices' ids
+ *     "slots": { "_disk0": 3, ... },          PCI slots, by the devices' ids
+ *     "expected": ... }                       what is not certain: machine_expect.c
  */
 #include <errno.h>
 
@@ -22,8 +23,9 @@ json_t *machine_layout(struct machine *machine, struct error *err)
 
 	if (slots)
 		pci_root_each(machine->pci, add_slot, slots);
-	layout = json_pack("{s:I, s:I, s:o}", "mem64_base", (json_int_t)machine->mem64_base,
-			   "mem64_size", (json_int_t)machine->mem64_size, "slots", slots);
+	layout = json_pack("{s:I, s:I, s:o, s:o}", "mem64_base", (json_int_t)machine->mem64_base,
+			   "mem64_size", (json_int_t)machine->mem64_size, "slots", slots,
+			   "expected", machine_expected(machine));
 	if (!layout)
 		error_set_errno(err, ENOMEM, "machine layout");
 	return layout;

@@ -121,6 +121,11 @@ int machine_keep_counters(struct machine *machine, struct kept *kept, struct err
 void machine_take_counters(struct machine *machine);
 void machine_forget_counters(struct machine *machine, const char *id);
 
+/* What can be done before the pause, of the machine that goes (a new reference, or NULL),
+ * and, by its layout, of the one that comes; machine_expect.c. */
+json_t *machine_expected(struct machine *machine);
+void machine_expect(struct machine *machine);
+
 /* Finds out how the state of the assigned device of that id can be had; machine_movable.c. */
 void machine_make_movable(struct machine *machine, const char *id,
 			  const struct machine_movable *how);

@@ -122,12 +122,38 @@ static int hold(struct vm *vm, bool hold, struct error *err)
 	return vm->machine ? machine_hold_host(vm->machine, hold, err) : 0;
 }
 
+struct hold_call {
+	struct vm *vm;
+	struct error *err;
+	int r;
+};
+
+static void hold_in_loop(void *opaque)
+{
+	struct hold_call *call = opaque;
+
+	call->r = hold(call->vm, true, call->err);
+}
+
+/*
+ * The main loop is asked once, not for each source that it has. It can wait for no vCPU
+ * meanwhile, since they stand still, and so have no lock and no question to it.
+ */
 static int update_pause(void *opaque, struct error *err)
 {
 	struct vm *vm = opaque;
-	int r = hold(vm, true, err);
+	struct hold_call call = { .vm = vm, .err = err };
+	bool ran = machine_running(vm->machine);
+	int r = machine_pause(vm->machine, err);
 
-	return r ? r : machine_pause(vm->machine, err);
+	if (r)
+		return r;
+	loop_call(vm->options.loop, hold_in_loop, &call);
+	if (call.r && ran) {
+		hold(vm, false, NULL);
+		machine_resume(vm->machine, NULL);
+	}
+	return call.r;
 }
 
 static void add_kinds(struct vm *vm, json_t *kinds)

@@ -97,15 +97,19 @@ void pci_function_set_bar(struct pci_function *fn, unsigned int index, enum pci_
 	}
 }
 
-static uint64_t programmed_address(const struct pci_function *fn, unsigned int index)
+static uint64_t address_in(const uint8_t *config, const struct pci_bar *bar, unsigned int index)
 {
-	const struct pci_bar *bar = &fn->bars[index];
-	const uint8_t *at = fn->config + register_offset(index);
+	const uint8_t *at = config + register_offset(index);
 	uint64_t value = load_le32(at);
 
 	if (bar->kind == PCI_BAR_MEM64)
 		value |= (uint64_t)load_le32(at + 4) << 32;
 	return value & address_mask(bar);
+}
+
+static uint64_t programmed_address(const struct pci_function *fn, unsigned int index)
+{
+	return address_in(fn->config, &fn->bars[index], index);
 }
 
 static bool decoding_enabled(const struct pci_function *fn, unsigned int index)
@@ -170,7 +174,7 @@ static void unmap_bar(struct pci_function *fn, unsigned int index)
 	/* Without fn->lock: waits for handlers, which may take it. */
 	bus_remove(bus_of(fn, bar), bar->address);
 	pthread_mutex_lock(&fn->lock);
-	bar->mapped = false;
+	bar->mapped = bar->expected = false;
 	pthread_mutex_unlock(&fn->lock);
 	if (fn->ops->bar_unmapped)
 		fn->ops->bar_unmapped(fn, index);
@@ -243,6 +247,13 @@ static int restore_bar(struct pci_function *fn, unsigned int index, bool mapped,
 	struct pci_bar *bar = &fn->bars[index];
 	bool possible;
 
+	if (bar->expected && mapped && decoding_enabled(fn, index) &&
+	    bar->address == programmed_address(fn, index)) {
+		bar->expected = false;
+		if (fn->ops->bar_confirmed)
+			fn->ops->bar_confirmed(fn, index);
+		return 0;
+	}
 	if (bar->mapped)
 		unmap_bar(fn, index);
 	pthread_mutex_lock(&fn->lock);
@@ -267,6 +278,48 @@ int pci_function_restore_mappings(struct pci_function *fn, uint32_t mapped, stru
 		r = restore_bar(fn, i, mapped & 1u << i, err);
 	pthread_mutex_unlock(&fn->write_lock);
 	return r;
+}
+
+void pci_function_mappings(struct pci_function *fn, uint64_t addresses[PCI_BARS])
+{
+	pthread_mutex_lock(&fn->lock);
+	for (unsigned int i = 0; i < PCI_BARS; i++)
+		addresses[i] = fn->bars[i].mapped ? fn->bars[i].address : 0;
+	pthread_mutex_unlock(&fn->lock);
+}
+
+static void expect_bar(struct pci_function *fn, unsigned int index, uint64_t address)
+{
+	struct pci_bar *bar = &fn->bars[index];
+	struct error err = ERROR_INIT;
+
+	if (bar->mapped || bar->kind == PCI_BAR_NONE || address & ~address_mask(bar))
+		return;
+	pthread_mutex_lock(&fn->lock);
+	bar->address = address;
+	bar->expected = true;
+	pthread_mutex_unlock(&fn->lock);
+	if (try_map_bar(fn, index, &err))
+		bar->expected = false;
+}
+
+void pci_function_expect(struct pci_function *fn, const uint64_t addresses[PCI_BARS])
+{
+	pthread_mutex_lock(&fn->write_lock);
+	for (unsigned int i = 0; i < PCI_BARS; i++)
+		expect_bar(fn, i, addresses[i]);
+	pthread_mutex_unlock(&fn->write_lock);
+}
+
+void pci_function_settle_mappings(struct pci_function *fn, const uint8_t *config, uint32_t mapped)
+{
+	pthread_mutex_lock(&fn->write_lock);
+	for (unsigned int i = 0; i < PCI_BARS; i++)
+		if (fn->bars[i].expected &&
+		    (!(mapped & 1u << i) ||
+		     address_in(config, &fn->bars[i], i) != fn->bars[i].address))
+			unmap_bar(fn, i);
+	pthread_mutex_unlock(&fn->write_lock);
 }
 
 void pci_function_unmap(struct pci_function *fn)

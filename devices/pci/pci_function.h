@@ -60,6 +60,7 @@ struct pci_bar {
 	uint64_t size;		   /* power of two, at least 16 (memory) or 4 (I/O) */
 	uint64_t address;	   /* as the guest programmed it */
 	bool mapped;		   /* decoded: on the bus at `address` now */
+	bool expected;		   /* so before the state came that says so */
 	const struct bus_ops *ops; /* called with opaque below */
 	void *opaque;
 	char name[48]; /* for messages and bus ranges: "disk0 bar0" */
@@ -80,12 +81,15 @@ struct pci_function_ops {
 	/* A BAR came on or left the bus at bar->address: ioeventfds, direct maps. */
 	void (*bar_mapped)(struct pci_function *fn, unsigned int bar);
 	void (*bar_unmapped)(struct pci_function *fn, unsigned int bar);
+	/* One that was mapped since it was expected there (see below) is to be there. May
+	 * be NULL. */
+	void (*bar_confirmed)(struct pci_function *fn, unsigned int bar);
 	/* Machine reset: back to the power-on state; BAR addresses are kept. */
 	void (*reset)(struct pci_function *fn);
 	/*
 	 * The device's own nodes below the function's (pci_function_save). Load sees
 	 * config space with the guest's bits already as they were saved, and no BAR on
-	 * the bus. A function without these cannot be saved.
+	 * the bus but what was expected there. A function without these cannot be saved.
 	 */
 	int (*save)(struct pci_function *fn, struct state_writer *writer, struct error *err);
 	int (*load)(struct pci_function *fn, const struct state_node *node, struct error *err);
@@ -172,6 +176,23 @@ void pci_function_node_name(const struct pci_function *fn, char name[64]);
 /* For pci_function_load: takes the addresses from config space and puts just those
  * BARs on the bus (bits of the mask: indices). */
 int pci_function_restore_mappings(struct pci_function *fn, uint32_t mapped, struct error *err);
+
+/*
+ * Each BAR that is put on the bus costs KVM a grace period or more. Who knows, before the
+ * state comes, where they were a moment ago can have that behind it:
+ *
+ *   pci_function_mappings  where they are; 0: not on the bus. Not of the ROM, which is
+ *                          read when it comes on the bus
+ *   pci_function_expect    puts them there. One that cannot be is left out
+ *   pci_function_settle    before any function of the machine is loaded: takes off those
+ *                          that the function's node has elsewhere, whose place may now be
+ *                          another's
+ */
+void pci_function_mappings(struct pci_function *fn, uint64_t addresses[PCI_BARS]);
+void pci_function_expect(struct pci_function *fn, const uint64_t addresses[PCI_BARS]);
+int pci_function_settle(struct pci_function *fn, const struct state_node *node, struct error *err);
+/* For pci_function_settle: by that config space, just those BARs. */
+void pci_function_settle_mappings(struct pci_function *fn, const uint8_t *config, uint32_t mapped);
 
 static inline uint16_t pci_function_command(const struct pci_function *fn)
 {

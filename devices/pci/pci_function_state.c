@@ -115,6 +115,38 @@ int pci_function_match_config(const struct pci_function *fn, const struct state_
 	return 0;
 }
 
+/* What is expected, and nothing else, may be there before the guest. */
+static void unmap_unexpected(struct pci_function *fn)
+{
+	for (unsigned int i = 0; i < PCI_BARS; i++)
+		if (fn->bars[i].expected)
+			return;
+	pci_function_unmap(fn);
+}
+
+static int get_function(const struct state_node *node, const uint8_t **config, uint32_t *mapped,
+			struct error *err)
+{
+	int r = state_expect(node, KIND, VERSION, NULL, NULL, err);
+
+	if (!r)
+		r = get_config(node, config, err);
+	return r ? r
+		 : state_get_u32_max(node, "mapped-bars", (1u << (PCI_ROM_BAR + 1)) - 1, mapped,
+				     err);
+}
+
+int pci_function_settle(struct pci_function *fn, const struct state_node *node, struct error *err)
+{
+	const uint8_t *config;
+	uint32_t mapped;
+	int r = get_function(node, &config, &mapped, err);
+
+	if (!r)
+		pci_function_settle_mappings(fn, config, mapped);
+	return r;
+}
+
 int pci_function_load(struct pci_function *fn, const struct state_node *node, struct error *err)
 {
 	struct error why = ERROR_INIT;
@@ -125,17 +157,12 @@ int pci_function_load(struct pci_function *fn, const struct state_node *node, st
 	if (!fn->ops->load)
 		return error_set(err, EOPNOTSUPP, "load %s: this kind of device cannot be loaded",
 				 fn->id);
-	r = state_expect(node, KIND, VERSION, NULL, NULL, err);
-	if (!r)
-		r = get_config(node, &config, err);
-	if (!r)
-		r = state_get_u32_max(node, "mapped-bars", (1u << (PCI_ROM_BAR + 1)) - 1, &mapped,
-				      err);
+	r = get_function(node, &config, &mapped, err);
 	if (!r)
 		r = check_identity(fn, node, config, err);
 	if (r)
 		return r;
-	pci_function_unmap(fn);
+	unmap_unexpected(fn);
 	take_writable(fn, config);
 	/* Before the rest is compared: the device says it in better words. */
 	r = fn->ops->load(fn, node, err);

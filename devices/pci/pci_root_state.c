@@ -166,6 +166,23 @@ static int check_functions(const struct pci_root *root, const struct state_node 
 	return 0;
 }
 
+static int settle_functions(struct pci_root *root, const struct state_node *node, struct error *err)
+{
+	struct state_node child;
+	char name[64];
+	int r = 0;
+
+	for (unsigned int i = 0; !r && i < PCI_SLOTS; i++) {
+		if (!root->slots[i].fn)
+			continue;
+		pci_function_node_name(root->slots[i].fn, name);
+		r = state_child(node, name, &child, err);
+		if (!r)
+			r = pci_function_settle(root->slots[i].fn, &child, err);
+	}
+	return r;
+}
+
 static int load_functions(struct pci_root *root, const struct state_node *node, struct error *err)
 {
 	struct state_node child;
@@ -197,5 +214,7 @@ int pci_root_load(struct pci_root *root, const struct state_node *node, struct e
 		r = load_registers(root, node, err);
 	if (!r)
 		r = load_assigned(root, node, err);
+	if (!r)
+		r = settle_functions(root, node, err);
 	return r ? r : load_functions(root, node, err);
 }

@@ -126,7 +126,8 @@ void virtio_pci_update_ioevents(struct virtio_pci *t)
 	for (unsigned int i = 0; i < t->dev->queue_count && ioevents->ops; i++) {
 		struct virtio_pci_queue *q = &t->queues[i];
 		uint64_t gpa = t->notify_base + VIRTIO_PCI_NOTIFY_MULTIPLIER * (uint64_t)i;
-		bool wanted = t->bar_mapped && t->dev->active && q->enabled;
+		bool wanted = t->bar_mapped &&
+			      ((t->dev->active && q->enabled) || (i < 64 && t->expected >> i & 1));
 
 		if (wanted == q->ioevent)
 			continue;
@@ -141,6 +142,28 @@ void virtio_pci_update_ioevents(struct virtio_pci *t)
 		}
 		q->ioevent = wanted;
 	}
+}
+
+uint64_t virtio_pci_doorbells(struct pci_function *fn)
+{
+	struct virtio_pci *t = container_of(fn, struct virtio_pci, fn);
+	uint64_t doorbells = 0;
+
+	pthread_mutex_lock(&t->lock);
+	for (unsigned int i = 0; i < MIN(t->dev->queue_count, 64U); i++)
+		doorbells |= (uint64_t)t->queues[i].ioevent << i;
+	pthread_mutex_unlock(&t->lock);
+	return doorbells;
+}
+
+void virtio_pci_expect_doorbells(struct pci_function *fn, uint64_t doorbells)
+{
+	struct virtio_pci *t = container_of(fn, struct virtio_pci, fn);
+
+	pthread_mutex_lock(&t->lock);
+	t->expected = doorbells;
+	virtio_pci_update_ioevents(t);
+	pthread_mutex_unlock(&t->lock);
 }
 
 static void bar_mapped(struct pci_function *fn, unsigned int bar)
@@ -197,6 +220,7 @@ static void device_config_write(struct virtio_pci *t, uint32_t offset, const voi
 	    len > t->dev->config_size - offset)
 		return;
 	pthread_mutex_lock(&t->lock);
+	virtio_pci_resume_locked(t);
 	t->dev->ops->config_write(t->dev, offset, data, len);
 	pthread_mutex_unlock(&t->lock);
 }
@@ -515,6 +539,17 @@ void virtio_pci_pause(struct pci_function *fn)
 	pthread_mutex_unlock(&t->lock);
 }
 
+void virtio_pci_resume_locked(struct virtio_pci *t)
+{
+	if (!t->paused)
+		return;
+	t->paused = false;
+	if (t->loaded)
+		virtio_pci_activate_loaded(t);
+	else
+		t->dev->ops->resume(t->dev);
+}
+
 void virtio_pci_resume(struct pci_function *fn)
 {
 	struct virtio_pci *t = container_of(fn, struct virtio_pci, fn);
@@ -522,12 +557,6 @@ void virtio_pci_resume(struct pci_function *fn)
 	if (!virtio_pci_device(fn))
 		return;
 	pthread_mutex_lock(&t->lock);
-	if (t->paused) {
-		t->paused = false;
-		if (t->loaded)
-			virtio_pci_activate_loaded(t);
-		else
-			t->dev->ops->resume(t->dev);
-	}
+	virtio_pci_resume_locked(t);
 	pthread_mutex_unlock(&t->lock);
 }

@@ -18,8 +18,14 @@ struct pci_function *virtio_pci_new(struct device_host *host, struct virtio_devi
 struct virtio_device *virtio_pci_device(struct pci_function *fn);
 
 /* Machine pause: the device's pause op where it is active. Control plane. A function
- * that was loaded (pci_function_load) is paused; resume starts it. */
+ * that was loaded (pci_function_load) is paused; resume starts it. The guest may run before
+ * that: its kicks are kept, and what it writes to the device's registers comes after. */
 void virtio_pci_pause(struct pci_function *fn);
 void virtio_pci_resume(struct pci_function *fn);
+
+/* The queues, a bit each, that have an ioeventfd; and the same for one that is to be loaded,
+ * before that (pci_function_expect). */
+uint64_t virtio_pci_doorbells(struct pci_function *fn);
+void virtio_pci_expect_doorbells(struct pci_function *fn, uint64_t doorbells);
 
 #endif

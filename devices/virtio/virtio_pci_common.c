@@ -253,6 +253,7 @@ void virtio_pci_common_write(struct virtio_pci *t, uint32_t offset, const void *
 	uint64_t value = load_le(data, len);
 
 	pthread_mutex_lock(&t->lock);
+	virtio_pci_resume_locked(t);
 	if (offset == VIRTIO_PCI_COMMON_DFSELECT && len == 4)
 		t->device_feature_select = (uint32_t)value;
 	else if (offset == VIRTIO_PCI_COMMON_GFSELECT && len == 4)

@@ -62,6 +62,7 @@ struct virtio_pci {
 	bool paused;
 	bool loaded; /* active, but the device was not activated yet: resume does that */
 	bool bar_mapped;
+	uint64_t expected;    /* queues that are to have an ioeventfd before they are loaded */
 	uint64_t notify_base; /* gpa of the notification area while bar_mapped */
 
 	atomic_uint status;	 /* NEEDS_RESET comes from any thread */
@@ -83,6 +84,8 @@ void virtio_pci_common_write(struct virtio_pci *t, uint32_t offset, const void *
 /* Lock held: the device's reset, as by status 0. */
 void virtio_pci_reset_locked(struct virtio_pci *t);
 
+/* Lock held: what virtio_pci_resume() does. Before a write of the guest. */
+void virtio_pci_resume_locked(struct virtio_pci *t);
 /* Lock held: activates a device that was loaded. */
 void virtio_pci_activate_loaded(struct virtio_pci *t);
 /* Lock held: gives a queue the registers' values and starts it. */

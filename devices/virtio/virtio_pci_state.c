@@ -256,6 +256,7 @@ static int load_locked(struct virtio_pci *t, const struct state_node *function, 
 	if (r)
 		return r;
 	t->dev->active = t->paused = t->loaded = active;
+	t->expected = 0;
 	virtio_pci_update_ioevents(t);
 	return load_device(t->dev, &node, err);
 }

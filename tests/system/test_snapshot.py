@@ -330,6 +330,41 @@ class BadInput(Moving):
             with self.subTest(message):
                 self.refused(message, self.edited(folder, edit))
 
+    def test_what_the_machine_is_expected_to_be_is_but_a_guess(self):
+        with Probe("--disk", f"path={self.disk()},id=data") as vm:
+            self.assertIn("blk write ok", vm.ask("blk write 0 8 3"))
+            functions, folder = vm.functions(), self.snapshot(vm)
+        with open(os.path.join(folder, "config.json")) as file:
+            expected = json.load(file)["machine"]["expected"]
+        self.assertEqual(expected["doorbells"]["data"], [0])
+        self.assertTrue(any(expected["bars"]["data"]))
+
+        def bars(value):
+            return lambda e: e["bars"].update(dict.fromkeys(e["bars"], value))
+
+        def swap(e):
+            e["bars"]["data"], e["bars"]["_rng"] = e["bars"]["_rng"], e["bars"]["data"]
+
+        edits = {
+            "nothing": lambda e: e.clear(),
+            "no lists": lambda e: e.update(messages={}, bars=[], doorbells="x"),
+            "nothing of devices": bars(None),
+            "all at one place": bars(expected["bars"]["data"]),
+            "in another's place": swap,
+            "on RAM": bars([0x100000] * 6),
+            "at the end": bars([(1 << 63) - 0x8000] * 6),
+            "no addresses": bars(["x", -1, 1, 1.5, None, []] + [7] * 100),
+            "no queues": lambda e: e["doorbells"].update(data=[-1, 0, 0, 5, 63, 64, 1 << 60, "x"]),
+            "no messages": lambda e: e.update(messages=[[], None, [1], [(1 << 63) - 1, 1 << 40], ["x", "y"]]),
+            "many messages": lambda e: e.update(messages=[[0xfee00000, i] for i in range(5000)]),
+        }
+        for name, edit in edits.items():
+            with self.subTest(name), Arrival() as vm:
+                vm.restore(self.edited(folder, lambda c: edit(c["machine"]["expected"])))  # pylint: disable=cell-var-from-loop
+                self.assertEqual(vm.functions(), functions)
+                self.assertIn("blk check ok", vm.ask("blk check 0 8 3"))
+                self.assertIn("blk write ok", vm.ask("blk write 8 8 4"))
+
     def test_a_folder_that_is_there_is_not_written_into(self):
         with Probe() as vm:
             folder = self.snapshot(vm)

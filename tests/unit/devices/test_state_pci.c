@@ -26,6 +26,7 @@ struct machine {
 struct function {
 	struct pci_function fn;
 	struct msix *msix;
+	unsigned int mapped, unmapped, confirmed; /* calls */
 };
 
 static void bar_read(void *opaque, uint64_t offset, void *data, unsigned int len)
@@ -49,6 +50,22 @@ static void config_written(struct pci_function *fn, unsigned int offset, unsigne
 	msix_config_written(of(fn)->msix, offset, len);
 }
 
+static void bar_mapped(struct pci_function *fn, unsigned int bar)
+{
+	of(fn)->mapped++;
+}
+
+static void bar_unmapped(struct pci_function *fn, unsigned int bar)
+{
+	of(fn)->unmapped++;
+}
+
+static void bar_confirmed(struct pci_function *fn, unsigned int bar)
+{
+	ck_assert(fn->bars[bar].mapped);
+	of(fn)->confirmed++;
+}
+
 static int function_save(struct pci_function *fn, struct state_writer *writer, struct error *err)
 {
 	msix_save(of(fn)->msix, writer);
@@ -69,6 +86,9 @@ static void function_free(struct pci_function *fn)
 
 static const struct pci_function_ops ops = {
 	.config_written = config_written,
+	.bar_mapped = bar_mapped,
+	.bar_unmapped = bar_unmapped,
+	.bar_confirmed = bar_confirmed,
 	.save = function_save,
 	.load = function_load,
 	.free = function_free,
@@ -343,6 +363,134 @@ START_TEST(a_bar_that_was_not_decoded_is_not_decoded_here)
 }
 END_TEST
 
+/* Two functions whose BARs are all decoded, somewhere. */
+static struct machine *running(void)
+{
+	struct machine *m = make();
+
+	for (unsigned int slot = 2; slot <= 5; slot += 3) {
+		config_write(m, slot, PCI_BASE_ADDRESS_0, slot * 0x10000);
+		config_write(m, slot, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_IO);
+	}
+	return m;
+}
+
+static struct function *named(const struct machine *m, const char *id)
+{
+	return of(pci_root_find(m->root, id));
+}
+
+static void expect_as(struct machine *to, const char *id, const struct machine *from,
+		      const char *from_id)
+{
+	uint64_t addresses[PCI_BARS];
+
+	pci_function_mappings(&named(from, from_id)->fn, addresses);
+	pci_function_expect(&named(to, id)->fn, addresses);
+}
+
+static void load_from(struct machine *to, struct machine *from)
+{
+	static const char *const ids[] = { "disk0", "net:1" };
+	struct state_blob blob = state_case_save(&root_case, from);
+	struct error err = ERROR_INIT;
+
+	ck_assert_msg(!load_into(to, blob, &err), "%s", err.message);
+	free(blob.data);
+	for (unsigned int i = 0; i < 2; i++)
+		for (unsigned int bar = 0; bar < PCI_BARS; bar++) {
+			const struct pci_bar *is = &named(to, ids[i])->fn.bars[bar];
+			const struct pci_bar *was = &named(from, ids[i])->fn.bars[bar];
+
+			ck_assert(is->mapped == was->mapped && !is->expected);
+			if (is->mapped)
+				ck_assert_uint_eq(is->address, was->address);
+		}
+	ck_assert_uint_eq(read32(to, MEM64 + 0x20000), 0x77777777);
+}
+
+START_TEST(what_is_where_it_was_expected_stays_on_the_bus)
+{
+	struct machine *from = running(), *to = make();
+	struct function *disk = named(to, "disk0");
+
+	expect_as(to, "disk0", from, "disk0");
+	ck_assert_uint_eq(disk->mapped, 3);
+	ck_assert_uint_eq(read32(to, MEM64 + 0x20000), 0x77777777);
+	load_from(to, from);
+	ck_assert_uint_eq(disk->mapped, 3);
+	ck_assert_uint_eq(disk->unmapped, 0);
+	ck_assert_uint_eq(disk->confirmed, 3);
+	ck_assert_uint_eq(named(to, "net:1")->mapped, 3); /* not expected */
+	ck_assert_uint_eq(named(to, "net:1")->confirmed, 0);
+	/* And then the guest's. */
+	config_write(to, 2, PCI_COMMAND, 0);
+	ck_assert_uint_eq(disk->unmapped, 3);
+	destroy(from);
+	destroy(to);
+}
+END_TEST
+
+START_TEST(what_the_guest_moved_since_is_where_it_is)
+{
+	struct machine *from = running(), *to = make();
+
+	/* Each where the other is now: both are off before one is on. */
+	expect_as(to, "disk0", from, "net:1");
+	expect_as(to, "net:1", from, "disk0");
+	load_from(to, from);
+	for (unsigned int i = 0; i < 2; i++) {
+		const struct function *f = named(to, i ? "disk0" : "net:1");
+
+		ck_assert_uint_eq(f->mapped, 6);
+		ck_assert_uint_eq(f->unmapped, 3);
+		ck_assert_uint_eq(f->confirmed, 0);
+	}
+	destroy(to);
+	/* One that is not decoded any more, others that are. */
+	to = make();
+	expect_as(to, "disk0", from, "disk0");
+	config_write(from, 2, PCI_COMMAND, PCI_COMMAND_MEMORY);
+	load_from(to, from);
+	ck_assert_uint_eq(named(to, "disk0")->unmapped, 1);
+	ck_assert_uint_eq(named(to, "disk0")->confirmed, 2);
+	destroy(from);
+	destroy(to);
+}
+END_TEST
+
+START_TEST(what_cannot_be_where_it_is_expected_is_left_out)
+{
+	static const uint64_t wrong[] = {
+		1,	    MEM64 - 0x4000, MEM64 + 0x100, /* not aligned */
+		UINT64_MAX, 0x80000000,
+	};
+	struct machine *from = running(), *to = make();
+	struct function *disk = named(to, "disk0");
+	uint64_t addresses[PCI_BARS];
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(wrong); i++) {
+		for (unsigned int bar = 0; bar < PCI_BARS; bar++)
+			addresses[bar] = wrong[i];
+		pci_function_expect(&disk->fn, addresses);
+	}
+	ck_assert_uint_eq(disk->mapped, 0);
+	/* On top of another. */
+	expect_as(to, "net:1", from, "disk0");
+	expect_as(to, "disk0", from, "disk0");
+	ck_assert_uint_eq(disk->mapped, 0);
+	load_from(to, from);
+	destroy(from);
+	/* Expected, and that was all. */
+	from = running();
+	destroy(to);
+	to = make();
+	expect_as(to, "disk0", from, "disk0");
+	destroy(to);
+	destroy(from);
+}
+END_TEST
+
 START_TEST(a_function_that_is_on_one_side_only_is_refused)
 {
 	struct state_blob blob = prepared();
@@ -479,6 +627,9 @@ static Suite *suite(void)
 	tcase_add_test(t, pending_vectors_are_pending_and_others_route);
 	tcase_add_test(t, a_place_on_the_bus_that_is_taken_is_said);
 	tcase_add_loop_test(t, a_bar_that_was_not_decoded_is_not_decoded_here, 0, 2);
+	tcase_add_test(t, what_is_where_it_was_expected_stays_on_the_bus);
+	tcase_add_test(t, what_the_guest_moved_since_is_where_it_is);
+	tcase_add_test(t, what_cannot_be_where_it_is_expected_is_left_out);
 	tcase_add_loop_test(t, a_function_that_is_on_one_side_only_is_refused, 0, 2);
 	tcase_add_test(t, a_function_in_another_slot_is_refused);
 	tcase_add_test(t, a_function_that_cannot_be_saved_is_named);

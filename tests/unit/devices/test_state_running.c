@@ -393,6 +393,72 @@ START_TEST(a_device_reset_before_it_resumed_starts_anew)
 }
 END_TEST
 
+START_TEST(a_guest_that_runs_before_its_device_finds_it_resumed)
+{
+	plug_disk(from, true);
+	plug_disk(to, true);
+	fake_machine_start(from, EVENTS | VIRTIO_FEATURE(VIRTIO_BLK_F_CONFIG_WCE), true);
+	virtio_pci_pause(from->fn);
+	ask_sector(from, 3);
+	transfer();
+	if (_i)
+		fake_machine_write(to, 0x2000 + offsetof(struct virtio_blk_config, wce), 0, 1);
+	else
+		fake_machine_write(to, VIRTIO_PCI_COMMON_Q_SELECT, 0, 2);
+	got_sector(to, 3);
+	virtio_pci_resume(to->fn);
+	ask_sector(to, 4);
+	fake_machine_kick(to, 0);
+	got_sector(to, 4);
+}
+END_TEST
+
+static void expect_there(uint64_t doorbells)
+{
+	uint64_t addresses[PCI_BARS];
+
+	pci_function_mappings(from->fn, addresses);
+	pci_function_expect(to->fn, addresses);
+	virtio_pci_expect_doorbells(to->fn, doorbells);
+}
+
+START_TEST(doorbells_that_are_expected_are_there_before_the_state)
+{
+	plug_disk(from, true);
+	plug_disk(to, true);
+	ck_assert_uint_eq(virtio_pci_doorbells(from->fn), 0);
+	fake_machine_start(from, EVENTS, true);
+	ck_assert_uint_eq(virtio_pci_doorbells(from->fn), 1);
+	expect_there(virtio_pci_doorbells(from->fn));
+	ck_assert_uint_eq(to->h.fake.ioevent_count, 1);
+	virtio_pci_pause(from->fn);
+	ask_sector(from, 3);
+	transfer();
+	ck_assert_uint_eq(to->h.fake.ioevent_count, 1);
+	virtio_pci_resume(to->fn);
+	got_sector(to, 3);
+	ask_sector(to, 4);
+	fake_machine_kick(to, 0);
+	got_sector(to, 4);
+}
+END_TEST
+
+START_TEST(doorbells_that_were_expected_in_vain_go)
+{
+	plug_disk(from, true);
+	plug_disk(to, true);
+	fake_machine_start(from, EVENTS, true);
+	expect_there(UINT64_MAX); /* of queues that it does not have, too */
+	ck_assert_uint_eq(to->h.fake.ioevent_count, 1);
+	/* The driver let go of it. */
+	fake_machine_write(from, VIRTIO_PCI_COMMON_STATUS, 0, 1);
+	transfer();
+	ck_assert_uint_eq(to->h.fake.ioevent_count, 0);
+	fake_machine_start(to, EVENTS, true);
+	ck_assert_uint_eq(to->h.fake.ioevent_count, 1);
+}
+END_TEST
+
 START_TEST(a_device_that_runs_is_neither_saved_nor_loaded)
 {
 	struct error err = ERROR_INIT;
@@ -745,6 +811,9 @@ static void add_disks(TCase *t)
 	tcase_add_test(t, a_disk_that_shrank_is_refused_and_one_that_grew_is_told);
 	tcase_add_test(t, a_write_cache_that_was_off_stays_off);
 	tcase_add_test(t, a_device_reset_before_it_resumed_starts_anew);
+	tcase_add_loop_test(t, a_guest_that_runs_before_its_device_finds_it_resumed, 0, 2);
+	tcase_add_test(t, doorbells_that_are_expected_are_there_before_the_state);
+	tcase_add_test(t, doorbells_that_were_expected_in_vain_go);
 	tcase_add_test(t, a_device_that_runs_is_neither_saved_nor_loaded);
 	tcase_add_test(t, a_loaded_machine_that_has_not_run_is_saved_again);
 }

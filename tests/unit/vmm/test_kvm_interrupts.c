@@ -224,6 +224,25 @@ START_TEST(routes_that_are_expected_cost_one_call)
 }
 END_TEST
 
+START_TEST(the_messages_of_routes_in_use_can_be_had)
+{
+	struct msi_message msgs[4];
+	int a = add(1);
+
+	add(2);
+	add(3000);
+	irqs.ops->route_remove(irqs.opaque, (unsigned int)a);
+	expect(7, 1);
+	ck_assert_uint_eq(kvm_interrupts_messages(self, msgs, 4), 2);
+	ck_assert_uint_eq(msgs[0].address, message(2).address);
+	ck_assert_uint_eq(msgs[0].data, message(2).data);
+	ck_assert_uint_eq(msgs[1].address, message(3000).address);
+	ck_assert_uint_eq(msgs[1].data, message(3000).data);
+	ck_assert_uint_eq(kvm_interrupts_messages(self, msgs, 1), 1);
+	ck_assert_uint_eq(kvm_interrupts_messages(self, msgs, 0), 0);
+}
+END_TEST
+
 START_TEST(what_was_expected_in_vain_makes_room)
 {
 	int kept = add(9999), gsi;
@@ -289,6 +308,7 @@ int main(void)
 	tcase_add_test(tc, an_update_reaches_kvm_or_changes_nothing);
 	tcase_add_test(tc, the_table_does_not_grow_by_what_is_given_back);
 	tcase_add_test(tc, routes_that_are_expected_cost_one_call);
+	tcase_add_test(tc, the_messages_of_routes_in_use_can_be_had);
 	tcase_add_test(tc, what_was_expected_in_vain_makes_room);
 	tcase_add_test(tc, expecting_may_fail);
 	tcase_add_test(tc, all_gsis_can_be_in_use_and_one_more_is_refused);
