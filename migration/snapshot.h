@@ -168,11 +168,11 @@ int snapshot_fill(struct snapshot *snapshot, struct guest_memory *memory,
 		  struct error *err);
 
 /*
- * Lazy: returns at once; a thread fills RAM in order, another serves first what is
- * touched before its turn. Ends by itself; then the VM's RAM is as any other. `snapshot` must stay
- * open until snapshot_lazy_free. done, which may be NULL, is called once, from a thread
- * of this, with NULL or the error: RAM that cannot be read then stays unreadable (SIGBUS,
- * KVM_RUN fails with EFAULT; before Linux 6.6 the access waits until _free), so
+ * Lazy: returns at once; a thread serves what is touched, and others, from
+ * snapshot_lazy_fill on, fill RAM in order. Ends by itself; then the VM's RAM is as any
+ * other. `snapshot` must stay open until snapshot_lazy_free. done, which may be NULL, is called
+ * once, from a thread of this, with NULL or the error: RAM that cannot be read then stays
+ * unreadable (SIGBUS, KVM_RUN fails with EFAULT; before Linux 6.6 the access waits until _free), so
  * the VM must be stopped. Refused, -EOPNOTSUPP, where there is no userfaultfd for the
  * kernel's faults; by the caller, where other processes map the RAM or devices DMA to it.
  */
@@ -182,7 +182,10 @@ struct snapshot_lazy *snapshot_lazy_start(struct snapshot *snapshot, struct gues
 					  struct snapshot_progress *progress,
 					  void (*done)(void *opaque, const struct error *err),
 					  void *opaque, struct error *err);
-/* Waits until RAM is filled, at full speed: before a snapshot or a migration. */
+/* From here on also what is not touched: the VM runs, and nobody waits for it any more whom
+ * the fillers could keep from a CPU. Any thread. */
+void snapshot_lazy_fill(struct snapshot_lazy *lazy);
+/* Fills RAM and waits until that is done, at full speed: before a snapshot or a migration. */
 int snapshot_lazy_wait(struct snapshot_lazy *lazy, struct error *err);
 /* Ends it, filled or not; before guest_memory_free, after the vCPUs stopped. NULL is
  * allowed. Pages not filled are zero afterwards. Not from done(). */

@@ -53,6 +53,7 @@ struct snapshot_lazy {
 	void *opaque;
 	pthread_mutex_t lock; /* of the rest */
 	pthread_cond_t changed;
+	bool filling; /* also what nobody has asked for */
 	bool finished, failed, holding;
 	struct error error;
 };
@@ -185,12 +186,21 @@ static bool take_unit(struct snapshot_lazy *lazy, uint64_t unit)
 	return atomic_compare_exchange_strong(&lazy->states[unit], &empty, UNIT_FILLING);
 }
 
+static void await_turn(struct snapshot_lazy *lazy)
+{
+	pthread_mutex_lock(&lazy->lock);
+	while (!lazy->filling && !atomic_load(&lazy->stopping))
+		pthread_cond_wait(&lazy->changed, &lazy->lock);
+	pthread_mutex_unlock(&lazy->lock);
+}
+
 static void *fill(void *opaque)
 {
 	struct filler *f = opaque;
 	struct snapshot_lazy *lazy = f->lazy;
 	uint64_t unit;
 
+	await_turn(lazy);
 	while (!atomic_load(&lazy->stopping) &&
 	       (unit = atomic_fetch_add(&lazy->next, 1)) < lazy->layout->units)
 		if (take_unit(lazy, unit))
@@ -410,10 +420,19 @@ struct snapshot_lazy *snapshot_lazy_start(struct snapshot *snapshot, struct gues
 	return NULL;
 }
 
+void snapshot_lazy_fill(struct snapshot_lazy *lazy)
+{
+	pthread_mutex_lock(&lazy->lock);
+	lazy->filling = true;
+	pthread_cond_broadcast(&lazy->changed);
+	pthread_mutex_unlock(&lazy->lock);
+}
+
 int snapshot_lazy_wait(struct snapshot_lazy *lazy, struct error *err)
 {
 	int r = 0;
 
+	snapshot_lazy_fill(lazy);
 	pthread_mutex_lock(&lazy->lock);
 	while (!lazy->finished && !lazy->failed)
 		pthread_cond_wait(&lazy->changed, &lazy->lock);
@@ -438,7 +457,10 @@ void snapshot_lazy_free(struct snapshot_lazy *lazy)
 {
 	if (!lazy)
 		return;
+	pthread_mutex_lock(&lazy->lock);
 	atomic_store(&lazy->stopping, true);
+	pthread_cond_broadcast(&lazy->changed);
+	pthread_mutex_unlock(&lazy->lock);
 	if (lazy->stop >= 0)
 		eventfd_signal(lazy->stop);
 	for (unsigned int i = 0; i < FILLERS; i++)

@@ -283,6 +283,8 @@ static int restore_from(struct vm *vm, struct snapshot **snapshot, struct restor
 	}
 	if (r)
 		ops.ops->destroy(&target);
+	else if (vm->lazy)
+		snapshot_lazy_fill(vm->lazy->lazy);
 	return r;
 }
 

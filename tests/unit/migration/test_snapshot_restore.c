@@ -264,6 +264,41 @@ START_TEST(what_the_balloon_gives_back_is_not_filled_in_again)
 }
 END_TEST
 
+START_TEST(lazy_fills_what_nobody_touched_when_it_is_told_to)
+{
+	struct fake_vm *f = make(0);
+	struct snapshot_read_options options = { .userfaultfd_device = -1 };
+	struct snapshot_progress progress = { 0 };
+	struct guest_memory *memory = fake_ram(SIZE);
+	struct snapshot *s = fake_open(dir);
+	struct error err = ERROR_INIT;
+	struct waiter waiter = { 0 };
+	struct snapshot_lazy *lazy;
+	uint64_t served;
+	uint8_t byte;
+
+	sem_init(&waiter.done, 0, 0);
+	lazy = snapshot_lazy_start(s, memory, &options, &progress, lazy_done, &waiter, &err);
+	if (lazy) {
+		usleep(50000);
+		ck_assert_uint_eq(atomic_load(&progress.done), 0);
+		guest_memory_read(memory, FAKE_HIGH, &byte, 1);
+		usleep(50000);
+		served = atomic_load(&progress.done);
+		ck_assert_uint_gt(served, 0);
+		ck_assert_uint_lt(served, SIZE);
+		snapshot_lazy_fill(lazy);
+		sem_wait(&waiter.done);
+		ck_assert(!waiter.failed);
+		snapshot_lazy_free(lazy);
+		fake_same(memory, f->saved);
+	}
+	snapshot_close(s);
+	guest_memory_free(memory);
+	fake_vm_free(f);
+}
+END_TEST
+
 START_TEST(lazy_is_ended_in_the_middle)
 {
 	struct fake_vm *f = make(0);
@@ -276,6 +311,8 @@ START_TEST(lazy_is_ended_in_the_middle)
 		struct snapshot_lazy *lazy =
 			snapshot_lazy_start(s, memory, &options, NULL, NULL, NULL, &err);
 
+		if (lazy && i % 4)
+			snapshot_lazy_fill(lazy);
 		usleep(i * 300);
 		snapshot_lazy_free(lazy);
 		guest_memory_free(memory);
@@ -317,6 +354,7 @@ START_TEST(corrupt_frame_is_found_and_named)
 	sem_init(&waiter.done, 0, 0);
 	lazy = snapshot_lazy_start(s, memory, &options, NULL, lazy_done, &waiter, &err);
 	if (lazy) {
+		snapshot_lazy_fill(lazy);
 		sem_wait(&waiter.done);
 		ck_assert(waiter.failed);
 		ck_assert_int_eq(waiter.err.code, -EINVAL);
@@ -387,6 +425,7 @@ int main(void)
 	tcase_add_loop_test(tc, lazy_gives_every_page_to_readers_at_once, 0, 4);
 	tcase_add_test(tc, lazy_ends_by_itself_and_keeps_what_the_guest_wrote);
 	tcase_add_test(tc, what_the_balloon_gives_back_is_not_filled_in_again);
+	tcase_add_test(tc, lazy_fills_what_nobody_touched_when_it_is_told_to);
 	tcase_add_test(tc, lazy_is_ended_in_the_middle);
 	tcase_add_test(tc, corrupt_frame_is_found_and_named);
 	tcase_add_test(tc, clones_map_the_file_and_share_it);
