@@ -283,8 +283,6 @@ static int restore_from(struct vm *vm, struct snapshot **snapshot, struct restor
 	}
 	if (r)
 		ops.ops->destroy(&target);
-	else if (vm->lazy)
-		snapshot_lazy_fill(vm->lazy->lazy);
 	return r;
 }
 
@@ -313,5 +311,7 @@ int vm_restore(void *opaque, struct restore_config *config, struct error *err)
 	if (r || config->memory_restore_mode != MEMORY_RESTORE_LAZY)
 		vm_work_end(&vm->work, r, err);
 	vm_emit(vm, r ? "restore-failed" : "restored");
+	if (!r && vm->lazy)
+		snapshot_lazy_fill(vm->lazy->lazy);
 	return r;
 }
