@@ -139,6 +139,9 @@ void machine_unkeep(struct machine *machine);
 /* What came along (incoming.kept) is this machine's: machine_resume() begins so, and a
  * paused one is told. */
 void machine_own(struct machine *machine);
+/* After that, and when the VM runs: how the devices' state can be had. It may take a while,
+ * where a plugin is started for it. */
+void machine_ask_devices(struct machine *machine);
 bool machine_has_virtio(const struct machine *machine, unsigned int type);
 bool machine_has_vfio(const struct machine *machine);
 /* Held, it reads its serial port's input no more, and asks assigned devices nothing, whose

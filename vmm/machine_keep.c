@@ -66,7 +66,7 @@ static void own_device(struct machine *machine, struct machine_device *device)
 	if (vfio_pci_own(device->fn, &err))
 		callbacks->device_lost(callbacks->opaque, device->id, err.message);
 	else
-		machine_make_movable(machine, device->id, &device->movable);
+		device->unasked = true;
 }
 
 static void own_in_loop(void *opaque)

@@ -44,7 +44,7 @@ void machine_make_movable(struct machine *machine, const char *id,
 
 	if (!device)
 		return;
-	/* Another process still uses it, and it is asked nothing: machine_own() asks. */
+	/* Another process still uses it, and it is asked nothing: machine_ask_devices() asks. */
 	if (machine->host.kept) {
 		keep_for_later(device, how);
 		return;
@@ -57,6 +57,15 @@ void machine_make_movable(struct machine *machine, const char *id,
 	device->migration = migration;
 	device->all_dirty = how->all_dirty;
 	pthread_mutex_unlock(&machine->lock);
+}
+
+void machine_ask_devices(struct machine *machine)
+{
+	for (struct machine_device *d = machine->devices; d; d = d->next) {
+		if (d->unasked && !d->ejected)
+			machine_make_movable(machine, d->id, &d->movable);
+		d->unasked = false;
+	}
 }
 
 void machine_forget_movable(struct machine_device *device)

@@ -32,6 +32,7 @@ struct machine_device {
 	bool removing;			/* the guest was asked to release it */
 	bool ejected;			/* off the bus, waiting for machine_finish_removal */
 	struct machine_movable movable; /* of one that is another process's still: copies */
+	bool unasked;			/* this process's now: machine_ask_devices() */
 	/* Assigned devices (machine_movable.c); else NULL. */
 	struct migratable *migration;
 	struct dirty_source *dirty; /* made when it is first wanted */

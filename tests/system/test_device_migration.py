@@ -16,6 +16,7 @@ from test_snapshot import DIRTY, Moving, fill
 from test_user_device import UserDevice
 from testdev import (DMA_CTRL, DMA_DST, DMA_LEN, DMA_SRC, DMA_STATUS, DONE, FILL, IRQ_COUNT, SCRATCH,
                      START, SYNC, TESTDEV, Driver)
+from update import update
 
 WAYS = {
     "v2": ("--migration=v2", "--dirty=log"),
@@ -76,7 +77,7 @@ class DeviceMigration(UserDevice, Moving):
 
 
 class Moves(DeviceMigration):
-    def moves(self, way, count=1, url=None, **more):
+    def moves(self, way, count=1, url=None, between=None, **more):
         options = (*WAYS[way], "--dma-rate=4M", "--state-size=400K", "--state-initial=200K")
         side = self.plugged if way == "plugin" else self.side
         here, there = side("a", *options, count=count), side("b", *options, count=count)
@@ -90,6 +91,8 @@ class Moves(DeviceMigration):
         for at in range(0, LENGTH, LENGTH // 16):
             vm.write(SOURCE + at, 8, 0xfeed0000 + at)
         self.start_copy(devices[0])
+        if between:
+            between(vm)
         to.listen(url, user_devices=self.overrides(there))
         vm.put("vm.send-migration", {"destination_url": to.url, **more})
         to.arrived()
@@ -119,6 +122,18 @@ class Moves(DeviceMigration):
                 progress = self.moves(way)
                 self.assertEqual(progress["devices"][0]["backend"],
                                  "feature" if "v2" in way else way.split("-")[0])
+
+    def test_by_each_way_after_a_live_update(self):
+        """The new process asks the device how its state can be had when the VM runs there."""
+        def change(vm):
+            self.updated = update(vm)
+            wait_for(lambda: vm.get("vm.info")["device_tree"]["dev0"].get("migration"), 10, "what the device says")
+        for way in ("v2", "region", "plugin"):
+            with self.subTest(way):
+                self.assertEqual(self.moves(way, between=change)["devices"][0]["backend"],
+                                 "feature" if way == "v2" else way)
+                # Nor does the guest wait for that: for a plugin, that is started and asked.
+                self.assertLess(self.updated["downtime_us"]["total"], 100000 * SLOW)
 
     def test_four_devices_at_once(self):
         self.moves("v2", count=4)
