@@ -5,6 +5,7 @@ import os
 import statistics
 import sys
 import tempfile
+import threading
 
 
 def pauses(build, size, rounds, busy=False):
@@ -32,8 +33,42 @@ def pauses(build, size, rounds, busy=False):
             server.end()
 
 
+def in_use_kib():
+    """Of this machine: memory of processes, and of memfds."""
+    with open("/proc/meminfo", encoding="utf-8") as file:
+        lines = dict(line.split(":") for line in file)
+    return sum(int(lines[name].split()[0]) for name in ("AnonPages", "Shmem"))
+
+
+def memory(build, mib, rounds):
+    """The most that the machine had in use while a VM with all of its RAM written to was updated,
+    beyond what it had without the VM, as a part of the RAM."""
+    os.environ["FERRY_BUILD"] = build
+    from probe import FREE, Probe
+    from update import update
+    before, most, ended = in_use_kib(), 0, threading.Event()
+
+    def look():
+        nonlocal most
+        while not ended.is_set():
+            most = max(most, in_use_kib())
+    with Probe(memory=f"{mib}M") as vm:
+        assert vm.ask(f"fill {FREE:#x} {((mib << 20) - FREE) >> 12} 7", 60) == "fill ok"
+        watcher = threading.Thread(target=look)
+        watcher.start()
+        try:
+            for _ in range(rounds):
+                update(vm)
+        finally:
+            ended.set()
+            watcher.join()
+    return (most - before) / (mib << 10)
+
+
 def figures(build, rounds, report):
     for size, name, busy in (("128M", "128 MiB", False), ("8G", "8 GiB", False), ("128M", "128 MiB, its DMA goes on", True)):
         found = pauses(build, size, rounds, busy)
         report.add(f"live update with a device, {name}: pause", "ms", {"ferry": statistics.median(found)}, most=10)
         report.note(f"live update, {name}: {rounds} updates, pauses of {min(found):.1f} to {max(found):.1f} ms")
+    report.add("live update with 1 GiB of RAM filled: most memory in use", "× RAM",
+               {"ferry": memory(build, 1024, rounds)}, most=1.05)
