@@ -143,12 +143,36 @@ static const struct pci_function *function_of(const struct pci_root *root, const
 	return NULL;
 }
 
+typedef int (*function_fn)(struct pci_slot *slot, const struct state_node *node, struct error *err);
+
+static int each_function(struct pci_root *root, const struct state_node *node, function_fn fn,
+			 struct error *err)
+{
+	struct state_node child;
+	char name[64];
+	int r = 0;
+
+	for (unsigned int i = 0; !r && i < PCI_SLOTS; i++) {
+		if (!root->slots[i].fn)
+			continue;
+		pci_function_node_name(root->slots[i].fn, name);
+		r = state_child(node, name, &child, err);
+		if (!r)
+			r = fn(&root->slots[i], &child, err);
+	}
+	return r;
+}
+
+static int is_there(struct pci_slot *slot, const struct state_node *node, struct error *err)
+{
+	return 0;
+}
+
 /* Said before anything else: what follows from it would be hard to understand. */
-static int check_functions(const struct pci_root *root, const struct state_node *node,
-			   struct error *err)
+static int check_functions(struct pci_root *root, const struct state_node *node, struct error *err)
 {
 	struct state_node child = { .offset = -1 };
-	char name[64], path[128];
+	char path[128];
 
 	while (state_next_child(node, &child)) {
 		if (function_of(root, state_name(&child)))
@@ -156,51 +180,20 @@ static int check_functions(const struct pci_root *root, const struct state_node 
 		state_path(&child, path, sizeof(path));
 		return error_set(err, EINVAL, "%s: this machine has no such device", path);
 	}
-	for (unsigned int i = 0; i < PCI_SLOTS; i++) {
-		if (!root->slots[i].fn)
-			continue;
-		pci_function_node_name(root->slots[i].fn, name);
-		if (state_child(node, name, &child, err))
-			return -ENOENT;
-	}
-	return 0;
+	return each_function(root, node, is_there, err);
 }
 
-static int settle_functions(struct pci_root *root, const struct state_node *node, struct error *err)
+static int settle_function(struct pci_slot *slot, const struct state_node *node, struct error *err)
 {
-	struct state_node child;
-	char name[64];
-	int r = 0;
-
-	for (unsigned int i = 0; !r && i < PCI_SLOTS; i++) {
-		if (!root->slots[i].fn)
-			continue;
-		pci_function_node_name(root->slots[i].fn, name);
-		r = state_child(node, name, &child, err);
-		if (!r)
-			r = pci_function_settle(root->slots[i].fn, &child, err);
-	}
-	return r;
+	return pci_function_settle(slot->fn, node, err);
 }
 
-static int load_functions(struct pci_root *root, const struct state_node *node, struct error *err)
+static int load_function(struct pci_slot *slot, const struct state_node *node, struct error *err)
 {
-	struct state_node child;
-	char name[64];
-	int r = 0;
+	int r = pci_function_load(slot->fn, node, err);
 
-	for (unsigned int i = 0; !r && i < PCI_SLOTS; i++) {
-		struct pci_slot *slot = &root->slots[i];
-
-		if (!slot->fn)
-			continue;
-		pci_function_node_name(slot->fn, name);
-		r = state_child(node, name, &child, err);
-		if (!r)
-			r = pci_function_load(slot->fn, &child, err);
-		if (!r)
-			pci_root_command_written(slot, slot->fn);
-	}
+	if (!r)
+		pci_root_command_written(slot, slot->fn);
 	return r;
 }
 
@@ -215,6 +208,6 @@ int pci_root_load(struct pci_root *root, const struct state_node *node, struct e
 	if (!r)
 		r = load_assigned(root, node, err);
 	if (!r)
-		r = settle_functions(root, node, err);
-	return r ? r : load_functions(root, node, err);
+		r = each_function(root, node, settle_function, err);
+	return r ? r : each_function(root, node, load_function, err);
 }
