@@ -7,6 +7,8 @@ import sys
 import tempfile
 import threading
 
+from moving import fill
+
 
 def pauses(build, size, rounds, busy=False):
     """Milliseconds of each update, of a VM of that size with a disk and a vfio-user device; busy:
@@ -53,7 +55,7 @@ def memory(build, mib, rounds):
         while not ended.is_set():
             most = max(most, in_use_kib())
     with Probe(memory=f"{mib}M") as vm:
-        assert vm.ask(f"fill {FREE:#x} {((mib << 20) - FREE) >> 12} 7", 60) == "fill ok"
+        fill(lambda line: vm.ask(line, 60), mib, FREE)
         watcher = threading.Thread(target=look)
         watcher.start()
         try:

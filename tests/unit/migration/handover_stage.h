@@ -316,6 +316,20 @@ static inline int who(void)
  */
 #define AT_ONCE 16
 
+/* Of a play's steps from first on, the part of so many. */
+static inline Suite *part_suite(const char *name, const TTest *test, int first, int steps, int part,
+				int parts)
+{
+	Suite *suite = suite_create(name);
+	TCase *tcase = tcase_create(test->name);
+
+	tcase_set_timeout(tcase, 60 * SLOW);
+	tcase_add_loop_test(tcase, test, first + steps * part / parts,
+			    first + steps * (part + 1) / parts);
+	suite_add_tcase(suite, tcase);
+	return suite;
+}
+
 static inline int run_parts(size_t parts, Suite *(*suite_of)(size_t part))
 {
 	int result = EXIT_SUCCESS, status;

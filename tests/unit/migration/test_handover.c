@@ -251,24 +251,13 @@ static Suite *other_suite(void)
 
 static Suite *suite_of(size_t i)
 {
-	int part = (int)(i % PARTS);
-	const TTest *test;
-	Suite *suite;
-	TCase *tcase;
-	int from, count;
+	int from;
 
 	if (i == PLAY_PARTS)
 		return other_suite();
-	suite = suite_create("handover");
-	test = *plays[i / PARTS].test;
 	from = plays[i / PARTS].from;
-	count = 2 * (int)ARRAY_SIZE(steps) - from;
-	tcase = tcase_create(test->name);
-	tcase_set_timeout(tcase, 60 * SLOW);
-	tcase_add_loop_test(tcase, test, from + count * part / PARTS,
-			    from + count * (part + 1) / PARTS);
-	suite_add_tcase(suite, tcase);
-	return suite;
+	return part_suite("handover", *plays[i / PARTS].test, from,
+			  2 * (int)ARRAY_SIZE(steps) - from, (int)(i % PARTS), PARTS);
 }
 
 int main(void)

@@ -144,15 +144,8 @@ static const TTest *const *const plays[] = {
 
 static Suite *suite_of(size_t i)
 {
-	Suite *suite = suite_create("postcopy_handover");
-	const TTest *test = *plays[i / WAITERS];
-	TCase *tcase = tcase_create(test->name);
-	int count = 2 * ARRAY_SIZE(steps), part = (int)(i % WAITERS);
-
-	tcase_set_timeout(tcase, 60 * SLOW);
-	tcase_add_loop_test(tcase, test, count * part / WAITERS, count * (part + 1) / WAITERS);
-	suite_add_tcase(suite, tcase);
-	return suite;
+	return part_suite("postcopy_handover", *plays[i / WAITERS], 0, 2 * ARRAY_SIZE(steps),
+			  (int)(i % WAITERS), WAITERS);
 }
 
 int main(void)

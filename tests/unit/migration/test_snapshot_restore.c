@@ -209,6 +209,18 @@ out:
 }
 END_TEST
 
+/* Filled it is as it was saved; lazy is NULL where there is no privilege for it. */
+static void end_lazy(struct snapshot_lazy *lazy, struct snapshot *s, struct guest_memory *memory,
+		     struct fake_vm *f)
+{
+	snapshot_lazy_free(lazy);
+	if (lazy)
+		fake_same(memory, f->saved);
+	snapshot_close(s);
+	guest_memory_free(memory);
+	fake_vm_free(f);
+}
+
 START_TEST(lazy_ends_by_itself_and_keeps_what_the_guest_wrote)
 {
 	struct fake_vm *f = make(0);
@@ -231,12 +243,8 @@ START_TEST(lazy_ends_by_itself_and_keeps_what_the_guest_wrote)
 		memcpy(f->saved + page * 4096, "written", 8);
 	}
 	ck_assert_int_eq(snapshot_lazy_wait(lazy, &err), 0);
-	snapshot_lazy_free(lazy);
-	fake_same(memory, f->saved);
 out:
-	snapshot_close(s);
-	guest_memory_free(memory);
-	fake_vm_free(f);
+	end_lazy(lazy, s, memory, f);
 }
 END_TEST
 
@@ -255,12 +263,8 @@ START_TEST(what_the_balloon_gives_back_is_not_filled_in_again)
 			ck_assert_int_eq(guest_memory_discard(memory, FAKE_HIGH + at, 2 * MIB), 0);
 		memset(f->saved + FAKE_LOW + 8 * MIB, 0, 8 * MIB);
 		ck_assert_int_eq(snapshot_lazy_wait(lazy, &err), 0);
-		snapshot_lazy_free(lazy);
-		fake_same(memory, f->saved);
 	}
-	snapshot_close(s);
-	guest_memory_free(memory);
-	fake_vm_free(f);
+	end_lazy(lazy, s, memory, f);
 }
 END_TEST
 
@@ -290,12 +294,8 @@ START_TEST(lazy_fills_what_nobody_touched_when_it_is_told_to)
 		snapshot_lazy_fill(lazy);
 		sem_wait(&waiter.done);
 		ck_assert(!waiter.failed);
-		snapshot_lazy_free(lazy);
-		fake_same(memory, f->saved);
 	}
-	snapshot_close(s);
-	guest_memory_free(memory);
-	fake_vm_free(f);
+	end_lazy(lazy, s, memory, f);
 }
 END_TEST
 
