@@ -18,7 +18,7 @@
  *  stops|  accepting clients, reading consoles; irqfds come off
  *     |  KEPT what there is only now ----------->|  (interrupts' eventfds, connections)
  *     |  STATE --------------------------------->|  loads it
- *     |  <------------------------------- AGREED |  (to the last KEPT: nobody waits for it)
+ *     |  <------------------------------- AGREED |  (to the last KEPT, read only now)
  *     |  <-------------------------------- READY |
  *     |  COMMIT -------------------------------->|  attaches interrupts, runs, takes up
  *     |                                          |  consoles and clients; MAINPID

@@ -11,7 +11,6 @@
 #define GSI_MAX 4096
 #define FIXED_ROUTES (PIC_PINS + IOAPIC_PINS)
 #define MSI_ROUTES (GSI_MAX - IOAPIC_PINS)
-#define IDLE_MAX 64
 
 /*
  * KVM takes its table as a whole, and waits for all that reads the old one. Hence a route
@@ -190,7 +189,7 @@ static void forget_idle(struct kvm_interrupts *self)
 /* Before count more: what nobody has asked for again makes room for them. */
 static void bound_idle(struct kvm_interrupts *self, unsigned int count)
 {
-	if (idle_routes(self) + count > IDLE_MAX ||
+	if (idle_routes(self) + count > IDLE_ROUTES_MAX ||
 	    self->table->nr + count > FIXED_ROUTES + MSI_ROUTES)
 		forget_idle(self);
 }

@@ -11,6 +11,9 @@
 
 struct kvm_interrupts;
 
+/* MSI routes that stay in KVM's table unused: as many as can be expected (routes_expect). */
+#define IDLE_ROUTES_MAX 64u
+
 /* kvm stays the caller's and outlives it. Sets the pins' routes. */
 struct kvm_interrupts *kvm_interrupts_new(struct kvm *kvm, struct error *err);
 void kvm_interrupts_free(struct kvm_interrupts *interrupts);

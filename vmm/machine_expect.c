@@ -15,12 +15,10 @@
 #include "devices/virtio/virtio_pci.h"
 #include "vmm/machine_private.h"
 
-#define MESSAGES_MAX 64u /* that stay idle (kvm_interrupts.c) */
-
 static json_t *messages_of(struct machine *machine)
 {
-	struct msi_message msgs[MESSAGES_MAX];
-	unsigned int count = kvm_interrupts_messages(machine->interrupts, msgs, MESSAGES_MAX);
+	struct msi_message msgs[IDLE_ROUTES_MAX];
+	unsigned int count = kvm_interrupts_messages(machine->interrupts, msgs, IDLE_ROUTES_MAX);
 	json_t *list = json_array();
 
 	for (unsigned int i = 0; i < count; i++)
@@ -77,8 +75,8 @@ static uint64_t number(const json_t *list, size_t i)
 static void expect_messages(struct machine *machine, const json_t *list)
 {
 	const struct interrupts *interrupts = &machine->host.interrupts;
-	struct msi_message msgs[MESSAGES_MAX];
-	unsigned int count = (unsigned int)MIN(json_array_size(list), (size_t)MESSAGES_MAX);
+	struct msi_message msgs[IDLE_ROUTES_MAX];
+	unsigned int count = (unsigned int)MIN(json_array_size(list), (size_t)IDLE_ROUTES_MAX);
 
 	for (unsigned int i = 0; i < count; i++) {
 		const json_t *message = json_array_get(list, i);

@@ -151,12 +151,12 @@ int vm_adopt(struct vm *vm, int listener, struct error *err)
 	vm_work_begin(&vm->work, VM_MIGRATION_DIRECTION_RECEIVE);
 	r = receive_at(&adoption, listener, err);
 	vm_work_end(&vm->work, r, err);
-	if (!r)
-		machine_ask_devices(vm->machine);
 	kept_destroy(&adoption.kept);
-	if (!r)
-		vm_emit(vm, "live-updated");
-	return r;
+	if (r)
+		return r;
+	machine_ask_devices(vm->machine);
+	vm_emit(vm, "live-updated");
+	return 0;
 }
 
 int vm_adopt_listen(const char *path, const struct thread_policy *threads, struct error *err)

@@ -143,17 +143,11 @@ static int update_pause(void *opaque, struct error *err)
 {
 	struct vm *vm = opaque;
 	struct hold_call call = { .vm = vm, .err = err };
-	bool ran = machine_running(vm->machine);
 	int r = machine_pause(vm->machine, err);
 
-	if (r)
-		return r;
-	loop_call(vm->options.loop, hold_in_loop, &call);
-	if (call.r && ran) {
-		hold(vm, false, NULL);
-		machine_resume(vm->machine, NULL);
-	}
-	return call.r;
+	if (!r)
+		loop_call(vm->options.loop, hold_in_loop, &call);
+	return r ? r : call.r;
 }
 
 static void add_kinds(struct vm *vm, json_t *kinds)
