@@ -7,7 +7,8 @@
  * completion is held back instead while requests keep coming, for a moment that is twice
  * what they come apart, and as many are told together as came together the last times. One
  * that sends the next request when it has the answer to the last never waits: after the
- * first moment that was in vain its completions are told at once, but for a try now and then.
+ * first moment that was in vain its completions are told at once, but for a try now and then,
+ * more rarely where the last tries were in vain.
  *
  * For completions that come at once only. Each belongs to the thread of its queue.
  */
@@ -19,11 +20,13 @@
 
 #define INTERRUPT_HOLD_MAX 16U
 #define INTERRUPT_HOLD_NS_MIN 4000U
-#define INTERRUPT_HOLD_NS_MAX 250000U
+#define INTERRUPT_HOLD_NS_MAX 1000000U
 
 struct interrupt_hold {
 	unsigned int limit;  /* so many are told together; 0 is 1 */
 	unsigned int streak; /* times in a row that so many came */
+	unsigned int vain;   /* tries in a row that were */
+	bool missed;	     /* the last time too few came: a driver may halt for once */
 	uint64_t gap_ns;     /* between requests, a mean */
 	uint64_t arrived_ns; /* the last ones */
 };
@@ -32,8 +35,10 @@ struct interrupt_hold {
 void interrupt_hold_arrived(struct interrupt_hold *hold, unsigned int count, uint64_t now_ns);
 /* Whether so many completions are to be told now. */
 bool interrupt_hold_full(const struct interrupt_hold *hold, unsigned int completions);
-/* How long to wait for the next request, in ns, while they are held back. */
+/* How long after the last request to wait for the next, in ns, while they are held back. */
 uint64_t interrupt_hold_ns(const struct interrupt_hold *hold);
+/* How much of that is left; 0: it is over. */
+uint64_t interrupt_hold_left(const struct interrupt_hold *hold, uint64_t now_ns);
 /* They are told: since they were as many as wanted; since nothing came. */
 void interrupt_hold_told(struct interrupt_hold *hold);
 void interrupt_hold_over(struct interrupt_hold *hold, unsigned int completions);

@@ -107,6 +107,7 @@ struct blk_queue {
 
 	unsigned int pushed; /* chains returned, of which the driver was not told yet */
 	struct interrupt_hold hold;
+	bool holding;	/* some of these back, until the timer */
 	bool throttled; /* by the rate limiter, until the timer */
 	bool broken;	/* by the driver, until reset */
 	bool paused;

@@ -36,6 +36,10 @@
 #define POLL_NS_MIN 4000ULL
 #define POLL_NS_MAX 32000ULL
 
+/* Completions are held back awake for so long, for longer asleep: of a guest that is slow
+ * to send requests a core of the host is not worth what it spares that guest. */
+#define HOLD_AWAKE_NS (2 * POLL_NS_MAX)
+
 static uint64_t now_ns(void)
 {
 	struct timespec t;
@@ -215,10 +219,12 @@ static bool work(struct blk_queue *q)
 		blk_ring_submit(q);
 		any = reap(q);
 	}
+	if (!any && !popped)
+		return false;
 	/* What came while nothing was on its way came at once. */
 	small = bytes < popped * SMALL_BYTES;
 	interrupt_in_time(q, small && at_once && !q->in_flight);
-	return any || popped;
+	return true;
 }
 
 /* Looks for more to do until the moment has passed. */
@@ -234,14 +240,29 @@ static bool look_for(struct blk_queue *q, uint64_t ns)
 	return false;
 }
 
+/* Waits for more with completions held back: looks for it if that is for a moment only,
+ * else asleep, with the timer set. False: nothing has come yet. */
+static bool hold_on(struct blk_queue *q)
+{
+	uint64_t left = interrupt_hold_left(&q->hold, now_ns());
+
+	if (left && interrupt_hold_ns(&q->hold) > HOLD_AWAKE_NS) {
+		if (!q->holding)
+			loop_timer_set(q->timer, left);
+		q->holding = true;
+		return false;
+	}
+	if (left && look_for(q, left))
+		return true;
+	interrupt_hold_over(&q->hold, q->pushed);
+	interrupt(q);
+	return false;
+}
+
 static bool linger(struct blk_queue *q)
 {
-	if (q->pushed) {
-		if (look_for(q, interrupt_hold_ns(&q->hold)))
-			return true;
-		interrupt_hold_over(&q->hold, q->pushed);
-		interrupt(q);
-	}
+	if (q->pushed && hold_on(q))
+		return true;
 	return q->poll_ns && look_for(q, q->poll_ns);
 }
 
@@ -280,7 +301,8 @@ static void run(struct blk_queue *q)
 					return;
 				}
 		} while (!deaf(q) && linger(q));
-		interrupt(q);
+		if (deaf(q))
+			interrupt(q);
 	} while (!go_to_sleep(q));
 	/* Not taken by the kernel, and nothing in flight that would wake us. */
 	if (q->unsubmitted && !q->throttled)
@@ -316,7 +338,7 @@ static void timer_fired(void *opaque)
 {
 	struct blk_queue *q = opaque;
 
-	q->throttled = false;
+	q->throttled = q->holding = false;
 	run(q);
 }
 
@@ -341,7 +363,7 @@ static void pause_queue(void *opaque)
 	loop_remove(q->kick_source);
 	q->kick_source = NULL;
 	q->paused = true;
-	q->throttled = false;
+	q->throttled = q->holding = false;
 	loop_timer_set(q->timer, 0);
 	while (q->in_flight) {
 		blk_ring_wait(q);

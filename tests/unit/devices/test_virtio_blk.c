@@ -706,6 +706,58 @@ START_TEST(many_requests_in_flight_get_their_own_data)
 }
 END_TEST
 
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+/* A driver with up to 16 reads out that sends one each gap_ns, and looks for answers only
+ * when it is interrupted; returns the interrupts. */
+static unsigned int paced(uint64_t gap_ns, unsigned int total)
+{
+	struct fake_driver *driver = &transport.drivers[0];
+	unsigned int added = 0, done = 0, seen = 0;
+	uint64_t next = now_ns();
+
+	put_header(VIRTIO_BLK_T_IN, 0);
+	while (done < total) {
+		unsigned int signals = atomic_load(&transport.signals[0]);
+		uint16_t id;
+		uint32_t len;
+
+		while (seen != signals && fake_driver_used(driver, &id, &len)) {
+			done++;
+			/* The next is told, unless the next look finds it. */
+			fake_driver_set_used_event(driver, driver->used);
+			__sync_synchronize();
+		}
+		seen = signals;
+		if (added == total || added - done == 16 || now_ns() < next)
+			continue;
+		next = now_ns() + gap_ns;
+		fake_driver_add(driver, (struct fake_buffer[]){ HDR, { DATA, 512, true }, STS }, 3);
+		added++;
+		if (fake_driver_wants_kick(driver))
+			fake_transport_kick(&transport, 0);
+	}
+	return atomic_load(&transport.signals[0]);
+}
+
+/* Whether the device waits for more awake (as for the first of these) or asleep. */
+static const uint64_t gaps[] = { 10000, 200000 };
+
+START_TEST(stream_is_interrupted_less_often_than_answered)
+{
+	unsigned int total = 2000;
+
+	start(options(), _i % MODES);
+	ck_assert_uint_le(paced(gaps[_i / MODES], total), total / 2);
+}
+END_TEST
+
 START_TEST(queues_work_side_by_side)
 {
 	struct virtio_blk_options o = options();
@@ -1181,6 +1233,8 @@ int main(void)
 	EACH(chain_outside_ram_needs_a_reset_and_spares_other_queues);
 	EACH(readonly_disk_refuses_writes);
 	EACH(many_requests_in_flight_get_their_own_data);
+	tcase_add_loop_test(requests, stream_is_interrupted_less_often_than_answered, 0,
+			    MODES * ARRAY_SIZE(gaps));
 	EACH(queues_work_side_by_side);
 	EACH(interrupt_follows_completion);
 	EACH(paused_device_serves_nothing_until_resumed);
