@@ -42,6 +42,8 @@ static const struct {
 	[FRAME_ASK] = { "ASK", FRAME_ASK_MAX },
 	[FRAME_AGREED] = { "AGREED", 0 },
 	[FRAME_KEPT] = { "KEPT", 0 },
+	[FRAME_ROUND_SENT] = { "ROUND_SENT", 0 },
+	[FRAME_ROUND_LOADED] = { "ROUND_LOADED", 0 },
 };
 
 static bool known(uint16_t type)

@@ -22,6 +22,8 @@
  *     |  pages: PAGES, PAGES, ... ROUND_END 1 ----->|  every page connection ends the
  *     |  pages: PAGES, ...        ROUND_END 2 ----->|  round; no page of round k + 1 is
  *     |  control: PING while it takes ------------->|  written before all have ended k
+ *     |  control: ROUND_SENT 1 -------------------->|  after each of them
+ *     |  <-- control: (PING), ROUND_LOADED 1        |  all of it is in RAM
  *     |  devices: DEVICE_DATA, ... INITIAL -------->|
  *     |  <-------- devices: DEVICE_LOADED INITIAL   |  all of them, before the pause
  *     |  ...                                        |
@@ -36,6 +38,12 @@
  *     |                                             |  (tells the witness), runs
  *     |  <------------------------------- RUNNING   |
  *     |  DONE ------------------------------------->|  (announces itself to the network)
+ *
+ * Rounds (the capability ROUNDS): a round that was sent may still lie in sockets, and would
+ * be read while the VM stands. So the source asks after each but the last, in order, and
+ * neither begins another nor pauses the VM before it is told that all page connections have
+ * ended this one. The destination pings while that takes, as long as anything comes. Not
+ * with LOCAL, which has no rounds, nor POSTCOPY, where DROPPED says it.
  *
  * Local: no page connections and no rounds; after CREATED the source pauses and sends
  * STATE. The capability LOCAL stands for that, and needs a unix socket. With UPDATE
@@ -242,6 +250,8 @@ enum frame_type {
 	FRAME_ASK,	     /* S, update.h: payload, JSON text: can you take it? */
 	FRAME_AGREED,	     /* D: to ASK, and to each KEPT */
 	FRAME_KEPT,	     /* S: descriptors and their names */
+	FRAME_ROUND_SENT,    /* S: offset, the round: has it come? */
+	FRAME_ROUND_LOADED,  /* D: offset, that round has */
 	FRAME_TYPES,
 };
 
@@ -282,6 +292,7 @@ enum capability {
 	CAPABILITY_POSTCOPY = 8,
 	CAPABILITY_DEVICES = 16, /* streams of devices */
 	CAPABILITY_UPDATE = 32,	 /* with LOCAL: open descriptors, too (update.h) */
+	CAPABILITY_ROUNDS = 64,	 /* the source is told when a round has come */
 };
 
 #define CREATED_SIZE 4u

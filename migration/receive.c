@@ -196,6 +196,38 @@ static int load(struct migration_receive *receive, const void *blob, size_t len,
 	return r ? r : receive->target.ops->load(receive->target.opaque, &machine, err);
 }
 
+static int answer_round(struct migration_receive *receive, uint64_t round, uint64_t *asked,
+			struct error *err)
+{
+	struct frame loaded = { .type = FRAME_ROUND_LOADED, .offset = round };
+	int r;
+
+	if (round <= *asked)
+		return error_set(err, EPROTO, "ROUND_SENT of the source: round %llu after %llu",
+				 (unsigned long long)round, (unsigned long long)*asked);
+	*asked = round;
+	r = receive_pages_wait(receive, round, err);
+	return r ? r : channel_send(receive->control, &loaded, NULL, 0, NULL, 0, err);
+}
+
+/* STATE; before it, the source asks after rounds. */
+static int expect_state(struct migration_receive *receive, struct frame *frame, struct error *err)
+{
+	bool rounds = receive->capabilities & CAPABILITY_ROUNDS;
+	uint64_t asked = 0;
+
+	for (;;) {
+		int r = receive_next(receive, frame, err);
+
+		if (!r && rounds && frame->type == FRAME_ROUND_SENT)
+			r = answer_round(receive, frame->offset, &asked, err);
+		else if (!r && frame->type != FRAME_PING)
+			return receive_check(frame, FRAME_STATE, err);
+		if (r)
+			return r;
+	}
+}
+
 static int receive_state(struct migration_receive *receive, uint64_t *load_us, struct error *err)
 {
 	_cleanup_free_ void *blob = NULL;
@@ -206,7 +238,7 @@ static int receive_state(struct migration_receive *receive, uint64_t *load_us, s
 			 : receive_update_kept(receive, true, err);
 
 	if (!r)
-		r = receive_expect(receive, FRAME_STATE, &frame, err);
+		r = expect_state(receive, &frame, err);
 	if (r)
 		return r;
 	receive_set_phase(receive, TRANSFER_STOPPED);

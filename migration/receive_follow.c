@@ -202,12 +202,8 @@ static void look_after(struct follow *f)
 	if (!r && now - f->heard_ms > 3 * stall_ms)
 		r = error_set(&why, ETIMEDOUT, "the source was silent for %" PRIu64 " ms",
 			      3 * stall_ms);
-	if (!r && now - f->pinged_ms >= stall_ms / 4) {
-		f->pinged_ms = now;
-		r = channel_send(receive->control,
-				 &(struct frame){ .type = FRAME_PING, .flags = FRAME_OPTIONAL },
-				 NULL, 0, NULL, 0, &why);
-	}
+	if (!r)
+		r = receive_ping(receive, &f->pinged_ms, &why);
 	if (r)
 		disconnect(f, &why);
 }

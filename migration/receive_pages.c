@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The threads that receive pages, one per connection, straight into guest memory. */
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -291,17 +292,31 @@ static bool is_over(struct migration_receive *receive, uint64_t round)
 	struct receive_postcopy *postcopy = &receive->postcopy;
 
 	if (!postcopy->arriving)
-		return (receive->complete || receive->capabilities & CAPABILITY_LOCAL) &&
-		       receive_devices_complete(receive);
+		return round ? receive->round >= round
+			     : (receive->complete || receive->capabilities & CAPABILITY_LOCAL) &&
+				       receive_devices_complete(receive);
 	if (receive->round == round && !receive->ended && !postcopy->plain)
 		postcopy->switched = true;
 	return postcopy->switched;
 }
 
+/* The source waits for us to answer: we are there, and it has nothing to say. */
+static int look_at_control(struct migration_receive *receive, uint64_t *pinged_ms,
+			   struct error *err)
+{
+	struct pollfd p = { .fd = channel_fd(receive->control), .events = POLLIN };
+	struct frame frame = { .type = FRAME_PING };
+	int r = receive_ping(receive, pinged_ms, err);
+
+	if (!r && poll(&p, 1, 0) > 0)
+		r = receive_next(receive, &frame, err);
+	return r ? r : receive_check(&frame, FRAME_PING, err);
+}
+
 int receive_pages_wait(struct migration_receive *receive, uint64_t round, struct error *err)
 {
-	uint64_t seen = received(receive), since = clock_ms();
-	bool over;
+	uint64_t seen = received(receive), since = clock_ms(), pinged_ms = since;
+	bool asked = round && !receive->postcopy.arriving, over;
 	int r = 0;
 
 	while (!r) {
@@ -314,9 +329,11 @@ int receive_pages_wait(struct migration_receive *receive, uint64_t round, struct
 		pthread_mutex_unlock(&receive->round_lock);
 		if (over)
 			return 0;
-		r = receive_pages_error(receive, err);
-		if (!r && receive_cancelled(receive))
+		/* The source may have said why (name_cause()). */
+		if (receive_pages_error(receive, err) || receive_cancelled(receive))
 			r = error_set(err, ECANCELED, "cancelled");
+		if (!r && asked)
+			r = look_at_control(receive, &pinged_ms, err);
 		if (received(receive) != seen) {
 			seen = received(receive);
 			since = clock_ms();
@@ -324,8 +341,8 @@ int receive_pages_wait(struct migration_receive *receive, uint64_t round, struct
 		if (!r && clock_ms() - since > 3 * (uint64_t)receive->options.stall_ms)
 			r = error_set(
 				err, ETIMEDOUT,
-				receive->postcopy.arriving
-					? "the source sent MISSING, but the rounds before are "
+				asked ? "the source sent ROUND_SENT, but the round is not complete"
+				: round ? "the source sent MISSING, but the rounds before are "
 					  "not complete"
 					: "the source sent STATE, but RAM or a device's state "
 					  "is not complete");

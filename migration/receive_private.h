@@ -89,7 +89,10 @@ struct migration_receive {
 
 /* receive_setup.c: up to CREATED. */
 int receive_set_up(struct migration_receive *receive, struct error *err);
-/* The next frame on control, which must be of this type. */
+/* The next frame on control; FAILED is an error. */
+int receive_next(struct migration_receive *receive, struct frame *frame, struct error *err);
+int receive_check(const struct frame *frame, uint16_t type, struct error *err);
+/* Both, after any PING: it must be of this type. */
 int receive_expect(struct migration_receive *receive, uint16_t type, struct frame *frame,
 		   struct error *err);
 /* Waits for a connection; a plain channel. -ETIMEDOUT, -ECANCELED. */
@@ -102,8 +105,8 @@ int receive_attach(struct migration_receive *receive, struct error *err);
 /* Starts the thread of a connection that has shown the session. Takes over channel. */
 int receive_pages_attach(struct migration_receive *receive, struct channel *channel,
 			 uint32_t stream, struct error *err);
-/* Waits until RAM and the state of every device are complete; in postcopy until that round
- * is over, with nothing on its way, and switches over. */
+/* Waits until that round is over; 0: until RAM and the state of every device are complete.
+ * In postcopy with nothing on its way, and switches over. */
 int receive_pages_wait(struct migration_receive *receive, uint64_t round, struct error *err);
 int receive_pages_error(struct migration_receive *receive, struct error *err);
 void receive_pages_stop(struct migration_receive *receive);
@@ -156,6 +159,8 @@ int receive_say_complete(struct migration_receive *receive, struct channel *chan
 void receive_set_phase(struct migration_receive *receive, enum transfer_phase phase);
 void receive_set_outcome(struct migration_receive *receive, enum transfer_outcome outcome);
 bool receive_cancelled(struct migration_receive *receive);
+/* So that the source knows that we are there. */
+int receive_ping(struct migration_receive *receive, uint64_t *pinged_ms, struct error *err);
 /* Nothing is left of the machine. May be called twice. */
 void receive_destroy_target(struct migration_receive *receive);
 

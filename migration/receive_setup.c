@@ -21,16 +21,11 @@
 #define STRANGER_MS 1000
 #define STRANGER_TLS_MS 3000
 
-int receive_expect(struct migration_receive *receive, uint16_t type, struct frame *frame,
-		   struct error *err)
+int receive_next(struct migration_receive *receive, struct frame *frame, struct error *err)
 {
-	char got[16], wanted[16];
-	int r;
-
 	/* The source pings four times as often as it may be silent. */
-	do
-		r = channel_receive(receive->control, frame, 3 * receive->options.stall_ms, err);
-	while (!r && frame->type == FRAME_PING);
+	int r = channel_receive(receive->control, frame, 3 * receive->options.stall_ms, err);
+
 	if (r == -ENODATA)
 		return error_set(err, ECONNRESET, "the source closed the connection");
 	if (r)
@@ -38,11 +33,41 @@ int receive_expect(struct migration_receive *receive, uint16_t type, struct fram
 	if (frame->type == FRAME_FAILED)
 		return failed_decode("source", channel_meta(receive->control), frame->meta_len,
 				     err);
-	if (frame->type != type)
-		return error_set(err, EPROTO, "the source sent %s where %s belongs",
-				 frame_name(frame->type, got, sizeof(got)),
-				 frame_name(type, wanted, sizeof(wanted)));
 	return 0;
+}
+
+int receive_check(const struct frame *frame, uint16_t type, struct error *err)
+{
+	char got[16], wanted[16];
+
+	if (frame->type == type)
+		return 0;
+	return error_set(err, EPROTO, "the source sent %s where %s belongs",
+			 frame_name(frame->type, got, sizeof(got)),
+			 frame_name(type, wanted, sizeof(wanted)));
+}
+
+int receive_expect(struct migration_receive *receive, uint16_t type, struct frame *frame,
+		   struct error *err)
+{
+	int r;
+
+	do
+		r = receive_next(receive, frame, err);
+	while (!r && frame->type == FRAME_PING);
+	return r ? r : receive_check(frame, type, err);
+}
+
+int receive_ping(struct migration_receive *receive, uint64_t *pinged_ms, struct error *err)
+{
+	uint64_t now = clock_ms();
+
+	if (now - *pinged_ms < (uint64_t)receive->options.stall_ms / 4)
+		return 0;
+	*pinged_ms = now;
+	return channel_send(receive->control,
+			    &(struct frame){ .type = FRAME_PING, .flags = FRAME_OPTIONAL }, NULL, 0,
+			    NULL, 0, err);
 }
 
 /* Waits until the listener has something. Meanwhile the source, where it is known already,
@@ -175,6 +200,8 @@ static int answer_hello(struct migration_receive *receive, const struct frame *f
 
 	if (!r)
 		r = check_hello(receive, supported | (postcopy ? CAPABILITY_POSTCOPY : 0), err);
+	if (!(receive->hello.required & (CAPABILITY_LOCAL | CAPABILITY_POSTCOPY)))
+		supported |= CAPABILITY_ROUNDS;
 	/* Whether the host can is asked only where the source wants it. */
 	if (!r && postcopy && receive->hello.required & CAPABILITY_POSTCOPY) {
 		r = receive_postcopy_open(receive, err);

@@ -97,7 +97,8 @@ static void cut_short(struct migration_send *send)
 	pthread_mutex_unlock(&send->round_lock);
 }
 
-int send_tick(struct migration_send *send, struct error *err)
+/* What send_tick() does, whatever the destination says. */
+static int look_after(struct migration_send *send, struct error *err)
 {
 	struct pollfd cancel = { .fd = send->cancel, .events = POLLIN };
 	int r = send_pages_error(send, err);
@@ -107,10 +108,15 @@ int send_tick(struct migration_send *send, struct error *err)
 	if (poll(&cancel, 1, 0) > 0)
 		return error_set(err, ECANCELED, "cancelled");
 	if (!r)
-		r = look_at_control(send, err);
-	if (!r)
 		r = send_ping(send, err);
 	return r ? r : check_deadline(send, err);
+}
+
+int send_tick(struct migration_send *send, struct error *err)
+{
+	int r = look_after(send, err);
+
+	return r ? r : look_at_control(send, err);
 }
 
 int send_round(struct migration_send *send, bool last, struct error *err)
@@ -132,6 +138,49 @@ int send_round(struct migration_send *send, bool last, struct error *err)
 		return r;
 	}
 	return 0;
+}
+
+/* What the destination says next; while it takes pages it pings. */
+static int await_answer(struct migration_send *send, struct frame *frame, struct error *err)
+{
+	struct pollfd p = { .fd = channel_fd(send->control), .events = POLLIN };
+	uint64_t heard_ms = clock_ms();
+	int r = 0;
+
+	frame->type = FRAME_PING;
+	while (!r && frame->type == FRAME_PING) {
+		bool readable = poll(&p, 1, TICK_MS) > 0;
+
+		r = look_after(send, err);
+		if (!r && readable) {
+			heard_ms = clock_ms();
+			r = send_next(send, frame, send->options.stall_ms, err);
+		} else if (!r && clock_ms() - heard_ms > (uint64_t)send->options.stall_ms) {
+			r = error_set(err, ETIMEDOUT, "the destination was silent for %d ms",
+				      send->options.stall_ms);
+		}
+	}
+	return r;
+}
+
+/* What was sent may still lie in sockets: a pause would wait for it. */
+static int confirm_round(struct migration_send *send, struct error *err)
+{
+	struct frame frame = { .type = FRAME_ROUND_SENT, .offset = send->round };
+	int r;
+
+	if (!(send->capabilities & CAPABILITY_ROUNDS))
+		return 0;
+	r = channel_send(send->control, &frame, NULL, 0, NULL, 0, err);
+	if (!r)
+		r = await_answer(send, &frame, err);
+	if (!r)
+		r = send_check(&frame, FRAME_ROUND_LOADED, err);
+	if (!r && frame.offset != send->round)
+		r = error_set(err, EPROTO,
+			      "ROUND_LOADED of the destination: round %llu, %u was asked after",
+			      (unsigned long long)frame.offset, send->round);
+	return r;
 }
 
 static void throttle(struct migration_send *send, unsigned int percent)
@@ -191,6 +240,8 @@ static int one_round(struct migration_send *send, struct round_result *result, s
 	uint64_t begun = clock_ns(), bytes = send_wire_bytes(send);
 	int r = send_round(send, false, err);
 
+	if (!r)
+		r = confirm_round(send, err);
 	if (r)
 		return r;
 	r = dirty_tracker_collect(send->tracker, &result->dirty, err);

@@ -17,11 +17,9 @@
  * REASON_MS), and gives up RAM and locks first. */
 #define REASON_MS 2000
 
-int send_expect(struct migration_send *send, uint16_t type, struct frame *frame, int idle_ms,
-		struct error *err)
+int send_next(struct migration_send *send, struct frame *frame, int idle_ms, struct error *err)
 {
 	int r = channel_receive(send->control, frame, idle_ms, err);
-	char got[16], wanted[16];
 
 	if (r == -ENODATA)
 		return error_set(err, ECONNRESET, "the destination closed the connection");
@@ -30,11 +28,26 @@ int send_expect(struct migration_send *send, uint16_t type, struct frame *frame,
 	if (frame->type == FRAME_FAILED)
 		return failed_decode("destination", channel_meta(send->control), frame->meta_len,
 				     err);
-	if (frame->type != type)
-		return error_set(err, EPROTO, "the destination sent %s where %s belongs",
-				 frame_name(frame->type, got, sizeof(got)),
-				 frame_name(type, wanted, sizeof(wanted)));
 	return 0;
+}
+
+int send_check(const struct frame *frame, uint16_t type, struct error *err)
+{
+	char got[16], wanted[16];
+
+	if (frame->type == type)
+		return 0;
+	return error_set(err, EPROTO, "the destination sent %s where %s belongs",
+			 frame_name(frame->type, got, sizeof(got)),
+			 frame_name(type, wanted, sizeof(wanted)));
+}
+
+int send_expect(struct migration_send *send, uint16_t type, struct frame *frame, int idle_ms,
+		struct error *err)
+{
+	int r = send_next(send, frame, idle_ms, err);
+
+	return r ? r : send_check(frame, type, err);
 }
 
 void send_find_reason(struct migration_send *send, struct error *err)
@@ -101,7 +114,8 @@ static int say_hello(struct migration_send *send, struct error *err)
 		.version_min = PROTOCOL_VERSION_MIN,
 		.version_max = PROTOCOL_VERSION_MAX,
 		.connections = options->local ? 0 : options->connections,
-		.offered = required | (options->no_witness ? 0 : CAPABILITY_WITNESS),
+		.offered = required | (options->no_witness ? 0 : CAPABILITY_WITNESS) |
+			   (options->local || options->postcopy ? 0 : CAPABILITY_ROUNDS),
 		.required = required,
 		.ram_bytes = guest_memory_size(send->memory),
 		.flags = options->destination_paused || !send->was_running ? HELLO_PAUSED : 0,

@@ -23,8 +23,9 @@ LAST, INITIAL = 4, 8  # flags of frames
 # What goes over the connections, by who sends it; the order is that of one connection.
 STEPS = (("S", "HELLO"), ("D", "HELLO_REPLY"), ("S", "CPU"), ("S", "MEMORY"), ("S", "CONFIG"), ("S", "ATTACH"),
          ("S", "DEVICE"), ("D", "CREATED"), ("S", "PAGES"), ("S", "DEVICE_DATA"), ("S", "DEVICE_DATA INITIAL"),
-         ("D", "DEVICE_LOADED INITIAL"), ("S", "ROUND_END"), ("S", "ROUND_END LAST"), ("S", "DEVICE_DATA LAST"),
-         ("D", "DEVICE_LOADED LAST"), ("S", "STATE"), ("D", "READY"), ("S", "COMMIT"), ("D", "RUNNING"), ("S", "DONE"))
+         ("D", "DEVICE_LOADED INITIAL"), ("S", "ROUND_END"), ("S", "ROUND_SENT"), ("D", "ROUND_LOADED"),
+         ("S", "ROUND_END LAST"), ("S", "DEVICE_DATA LAST"), ("D", "DEVICE_LOADED LAST"), ("S", "STATE"), ("D", "READY"),
+         ("S", "COMMIT"), ("D", "RUNNING"), ("S", "DONE"))
 STREAM_OVER = STEPS.index(("D", "DEVICE_LOADED LAST"))
 COMMIT = STEPS.index(("S", "COMMIT"))
 SOURCE, TARGET, HELD, NOBODY = "source", "destination", "held", "nobody"

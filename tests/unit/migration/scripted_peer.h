@@ -45,6 +45,8 @@ enum script_step {
 	SCRIPT_CONFIG,
 	SCRIPT_ATTACH,
 	SCRIPT_PAGES,
+	SCRIPT_ROUND,
+	SCRIPT_ROUND_SENT,
 	SCRIPT_ROUND_END,
 	SCRIPT_STATE,
 	SCRIPT_COMMIT,
@@ -72,14 +74,15 @@ static inline void script_tree(struct script_frame *f, const char *node, const c
 static inline void script_init(struct script_frame frames[SCRIPT_STEPS])
 {
 	static const uint16_t types[] = {
-		FRAME_HELLO, FRAME_CPU,	      FRAME_MEMORY, FRAME_CONFIG, FRAME_ATTACH,
-		FRAME_PAGES, FRAME_ROUND_END, FRAME_STATE,  FRAME_COMMIT, FRAME_DONE,
+		FRAME_HELLO,	 FRAME_CPU,   FRAME_MEMORY,    FRAME_CONFIG,
+		FRAME_ATTACH,	 FRAME_PAGES, FRAME_ROUND_END, FRAME_ROUND_SENT,
+		FRAME_ROUND_END, FRAME_STATE, FRAME_COMMIT,    FRAME_DONE,
 	};
 	struct hello hello = {
 		.version_min = 1,
 		.version_max = 1,
 		.connections = 1,
-		.offered = CAPABILITY_CHECKSUM,
+		.offered = CAPABILITY_CHECKSUM | CAPABILITY_ROUNDS,
 		.required = CAPABILITY_CHECKSUM,
 		.ram_bytes = FAKE_LOW_END + GUEST_PAGE_SIZE,
 	};
@@ -93,13 +96,16 @@ static inline void script_init(struct script_frame frames[SCRIPT_STEPS])
 	for (int i = 0; i < SCRIPT_STEPS; i++)
 		frames[i].frame = (struct frame){ .type = types[i], .flags = FRAME_PAYLOAD_CRC };
 	frames[SCRIPT_HELLO].frame.flags = 0;
+	frames[SCRIPT_ROUND].frame.flags = frames[SCRIPT_ROUND_SENT].frame.flags = 0;
+	frames[SCRIPT_ROUND].frame.offset = frames[SCRIPT_ROUND_SENT].frame.offset = 1;
+	frames[SCRIPT_ROUND_SENT].reply = FRAME_ROUND_LOADED;
 	frames[SCRIPT_ROUND_END].frame.flags = FRAME_LAST;
-	frames[SCRIPT_ROUND_END].frame.offset = 1;
+	frames[SCRIPT_ROUND_END].frame.offset = 2;
 	frames[SCRIPT_HELLO].reply = FRAME_HELLO_REPLY;
 	frames[SCRIPT_STATE].reply = FRAME_READY;
 	frames[SCRIPT_COMMIT].reply = FRAME_RUNNING;
 	for (int i = SCRIPT_ATTACH; i <= SCRIPT_ROUND_END; i++)
-		frames[i].pages = true;
+		frames[i].pages = i != SCRIPT_ROUND_SENT;
 	frames[SCRIPT_ATTACH].reply = FRAME_CREATED;
 
 	hello_encode(&hello, meta);
@@ -112,7 +118,8 @@ static inline void script_init(struct script_frame frames[SCRIPT_STEPS])
 	page_run_encode(&runs[0], meta);
 	page_run_encode(&runs[1], meta + PAGE_RUN_SIZE);
 	script_build(&frames[SCRIPT_PAGES], meta, 2 * PAGE_RUN_SIZE, page, sizeof(page));
-	script_build(&frames[SCRIPT_ROUND_END], NULL, 0, NULL, 0);
+	for (int i = SCRIPT_ROUND; i <= SCRIPT_ROUND_END; i++)
+		script_build(&frames[i], NULL, 0, NULL, 0);
 	script_tree(&frames[SCRIPT_STATE], "machine", "fake-machine", "counter", 4711);
 	script_build(&frames[SCRIPT_COMMIT], NULL, 0, NULL, 0);
 	script_build(&frames[SCRIPT_DONE], NULL, 0, NULL, 0);
@@ -193,10 +200,14 @@ static inline bool script_send(struct script_run *run, const struct script_frame
 static inline bool script_await(struct script_run *run, const struct script_frame *frame)
 {
 	struct hello_reply reply;
+	uint16_t type;
 
 	if (!frame->reply)
 		return true;
-	if (script_reply(run->control, run->meta) != frame->reply)
+	do
+		type = script_reply(run->control, run->meta);
+	while (type == FRAME_PING);
+	if (type != frame->reply)
 		return false;
 	if (frame->reply == FRAME_HELLO_REPLY) {
 		ck_assert_int_eq(hello_reply_decode(&reply, run->meta, HELLO_REPLY_SIZE, NULL), 0);

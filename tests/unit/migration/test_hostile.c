@@ -254,8 +254,35 @@ static void pages_without_checksum(struct script_frame *f)
 
 static void wrong_round(struct script_frame *f)
 {
-	f->frame.offset = 2;
+	f->frame.offset += 7;
 	empty(f);
+}
+
+static void round_0(struct script_frame *f)
+{
+	f->frame.offset = 0;
+	empty(f);
+}
+
+static void twice(struct script_frame *f)
+{
+	memcpy(f->bytes + f->len, f->bytes, f->len);
+	f->len *= 2;
+}
+
+static void with_payload(struct script_frame *f)
+{
+	script_build(f, NULL, 0, "pay", 3);
+}
+
+/* HELLO of a source of before. */
+static void no_rounds(struct script_frame *f)
+{
+	uint8_t meta[HELLO_SIZE];
+
+	memcpy(meta, f->bytes + FRAME_HEADER_SIZE, sizeof(meta));
+	store_le64(meta + 8, CAPABILITY_CHECKSUM);
+	script_build(f, meta, sizeof(meta), NULL, 0);
 }
 
 static void not_the_last_round(struct script_frame *f)
@@ -291,6 +318,7 @@ static const struct {
 	{ SCRIPT_HELLO, local_without_fds, "0 descriptors for 2 regions" },
 	{ SCRIPT_HELLO, not_hello, "HELLO" },
 	{ SCRIPT_HELLO, empty, "HELLO" },
+	{ SCRIPT_HELLO, no_rounds, "ROUND_SENT where STATE belongs" },
 	{ SCRIPT_CPU, no_tree, "" },
 	{ SCRIPT_CPU, empty, "" },
 	{ SCRIPT_CPU, other_node, "cpu" },
@@ -308,6 +336,12 @@ static const struct {
 	{ SCRIPT_PAGES, pages_without_checksum, "checksum" },
 	{ SCRIPT_PAGES, empty, "PAGES" },
 	{ SCRIPT_PAGES, state_on_pages, "page connection" },
+	{ SCRIPT_ROUND, wrong_round, "ROUND_END" },
+	{ SCRIPT_ROUND_SENT, round_0, "ROUND_SENT of the source: round 0 after 0" },
+	{ SCRIPT_ROUND_SENT, twice, "ROUND_SENT of the source: round 1 after 1" },
+	{ SCRIPT_ROUND_SENT, wrong_round, "sent ROUND_SENT, but the round is not complete" },
+	{ SCRIPT_ROUND_SENT, with_payload, "ROUND_SENT of the peer: 0 bytes" },
+	{ SCRIPT_ROUND_SENT, failed, "no room" },
 	{ SCRIPT_ROUND_END, wrong_round, "ROUND_END" },
 	{ SCRIPT_ROUND_END, not_the_last_round, "" },
 	{ SCRIPT_STATE, no_tree, "" },
@@ -325,6 +359,68 @@ START_TEST(frame_that_is_wrong_is_refused_with_the_reason)
 	play(wrongs[_i].step, frames[wrongs[_i].step].len);
 	assert_nothing_left();
 	ck_assert_msg(strstr(run.error.message, wrongs[_i].message), "%s", run.error.message);
+	script_end(&run);
+}
+END_TEST
+
+START_TEST(source_that_does_not_ask_after_rounds_moves_the_vm)
+{
+	prepare(SCRIPT_HELLO);
+	no_rounds(&frames[SCRIPT_HELLO]);
+	script_start(&run);
+	for (int i = 0; i < SCRIPT_STEPS; i++) {
+		if (i == SCRIPT_ROUND_SENT)
+			continue;
+		if (i == SCRIPT_ATTACH)
+			script_build(&frames[i], run.session, SESSION_SIZE, NULL, 0);
+		ck_assert(script_send(&run, &frames[i], frames[i].len));
+		ck_assert(script_await(&run, &frames[i]));
+	}
+	script_hang_up(&run);
+	ck_assert_msg(!run.result, "%s", run.error.message);
+	ck_assert_int_eq(run.world.running, 1);
+	script_end(&run);
+}
+END_TEST
+
+/* Up to ROUND_SENT, of a round that is still on its way. */
+static void ask_too_early(void)
+{
+	prepare(SCRIPT_HELLO);
+	script_start(&run);
+	for (int i = 0; i <= SCRIPT_ROUND_SENT; i++) {
+		if (i == SCRIPT_ROUND)
+			continue;
+		if (i == SCRIPT_ATTACH)
+			script_build(&frames[i], run.session, SESSION_SIZE, NULL, 0);
+		ck_assert(script_send(&run, &frames[i], frames[i].len));
+		if (i < SCRIPT_ROUND_SENT)
+			ck_assert(script_await(&run, &frames[i]));
+	}
+}
+
+START_TEST(round_is_answered_when_it_has_come_and_pinged_for_until_then)
+{
+	ask_too_early();
+	ck_assert_uint_eq(script_reply(run.control, run.meta), FRAME_PING);
+	ck_assert(script_send(&run, &frames[SCRIPT_ROUND], frames[SCRIPT_ROUND].len));
+	ck_assert(script_await(&run, &frames[SCRIPT_ROUND_SENT]));
+	script_hang_up(&run);
+	assert_nothing_left();
+	script_end(&run);
+}
+END_TEST
+
+START_TEST(source_that_fails_while_its_round_is_awaited_is_heard)
+{
+	ask_too_early();
+	failed(&frames[SCRIPT_STATE]);
+	ck_assert(script_send(&run, &frames[SCRIPT_STATE], frames[SCRIPT_STATE].len));
+	while (script_reply(run.control, run.meta))
+		;
+	script_hang_up(&run);
+	assert_nothing_left();
+	ck_assert_msg(strstr(run.error.message, "no room"), "%s", run.error.message);
 	script_end(&run);
 }
 END_TEST
@@ -416,28 +512,34 @@ START_TEST(question_before_commit_ends_it_for_good)
 END_TEST
 
 /* The destination's side of the script: what it answers, and one of it spoiled. */
-enum { REPLY_HELLO, REPLY_CREATED, REPLY_READY, REPLY_RUNNING, REPLIES };
+enum { REPLY_HELLO, REPLY_CREATED, REPLY_ROUND, REPLY_READY, REPLY_RUNNING, REPLIES };
 
 static struct {
 	struct fixture f;
 	int spoiled;
 	size_t len, flip; /* bytes to send; the byte to damage, SIZE_MAX: none */
 	struct script_frame replies[REPLIES];
+	bool no_rounds;
+	unsigned int pings; /* before the answer to ROUND_SENT, each after ping_ms */
+	unsigned int ping_ms;
 	bool wrong_type;
 } other;
 
 static void build_replies(void)
 {
-	static const uint16_t types[] = { FRAME_HELLO_REPLY, FRAME_CREATED, FRAME_READY,
-					  FRAME_RUNNING };
+	static const uint16_t types[] = { FRAME_HELLO_REPLY, FRAME_CREATED, FRAME_ROUND_LOADED,
+					  FRAME_READY, FRAME_RUNNING };
 	struct hello_reply reply = { .version = 1 };
 	uint8_t meta[HELLO_REPLY_SIZE] = { 0 };
 
 	for (int i = 0; i < REPLIES; i++)
 		other.replies[i].frame = (struct frame){ .type = types[i] };
+	reply.capabilities = other.no_rounds ? 0 : CAPABILITY_ROUNDS;
 	hello_reply_encode(&reply, meta);
 	script_build(&other.replies[REPLY_HELLO], meta, HELLO_REPLY_SIZE, NULL, 0);
 	script_build(&other.replies[REPLY_CREATED], NULL, 0, NULL, 0);
+	other.replies[REPLY_ROUND].frame.offset = 1;
+	script_build(&other.replies[REPLY_ROUND], NULL, 0, NULL, 0);
 	script_build(&other.replies[REPLY_READY], meta, READY_SIZE, NULL, 0);
 	script_build(&other.replies[REPLY_RUNNING], meta, 8, NULL, 0);
 }
@@ -471,6 +573,25 @@ static bool reply_with(int fd, int reply)
 	return send(fd, frame->bytes, len, MSG_NOSIGNAL) == (ssize_t)len && len == frame->len;
 }
 
+static bool answer_round(int fd)
+{
+	struct script_frame ping = { .frame = { .type = FRAME_PING, .flags = FRAME_OPTIONAL } };
+
+	if (other.no_rounds)
+		return true;
+	if (!read_until(fd, FRAME_ROUND_SENT))
+		return false;
+	script_build(&ping, NULL, 0, NULL, 0);
+	for (unsigned int i = 0; i < other.pings; i++) {
+		nanosleep(&(struct timespec){ .tv_nsec = other.ping_ms * 1000000L }, NULL);
+		/* It must not have been paused yet. */
+		if (!fake_running(&other.f.source) ||
+		    send(fd, ping.bytes, ping.len, MSG_NOSIGNAL) != (ssize_t)ping.len)
+			return false;
+	}
+	return reply_with(fd, REPLY_ROUND);
+}
+
 static void *read_pages(void *opaque)
 {
 	while (read_until((int)(intptr_t)opaque, FRAME_PAGES))
@@ -498,9 +619,9 @@ static void *be_destination(void *opaque)
 	if (pages < 0)
 		goto out;
 	pthread_create(&thread, NULL, read_pages, (void *)(intptr_t)pages);
-	if (reply_with(control, REPLY_CREATED) && read_until(control, FRAME_STATE) &&
-	    reply_with(control, REPLY_READY) && read_until(control, FRAME_COMMIT) &&
-	    reply_with(control, REPLY_RUNNING))
+	if (reply_with(control, REPLY_CREATED) && answer_round(control) &&
+	    read_until(control, FRAME_STATE) && reply_with(control, REPLY_READY) &&
+	    read_until(control, FRAME_COMMIT) && reply_with(control, REPLY_RUNNING))
 		read_until(control, FRAME_DONE);
 	shutdown(pages, SHUT_RDWR);
 	pthread_join(thread, NULL);
@@ -517,7 +638,7 @@ static void be_answered(int spoiled, size_t len, size_t flip)
 	pthread_t thread;
 
 	fixture_init(&other.f, false, FAKE_LOW_END + GUEST_PAGE_SIZE, 0);
-	other.f.send_options.stall_ms = 2000;
+	other.f.send_options.stall_ms = other.pings ? 500 : 2000;
 	other.f.send_options.inquiry_ms = 50;
 	other.f.send_options.kind = CHANNEL_PLAIN;
 	other.spoiled = spoiled;
@@ -608,6 +729,12 @@ static const struct {
 	{ REPLY_HELLO, failed, "no room" },
 	{ REPLY_CREATED, reply_commit, "COMMIT" },
 	{ REPLY_CREATED, failed, "no room" },
+	{ REPLY_ROUND, reply_commit, "COMMIT where ROUND_LOADED belongs" },
+	{ REPLY_ROUND, failed, "no room" },
+	{ REPLY_ROUND, wrong_round, "ROUND_LOADED of the destination: round 8, 1 was" },
+	{ REPLY_ROUND, round_0, "ROUND_LOADED of the destination: round 0, 1 was" },
+	{ REPLY_ROUND, twice, "sent ROUND_LOADED where" },
+	{ REPLY_ROUND, with_payload, "ROUND_LOADED of the peer: 0 bytes" },
 	{ REPLY_READY, reply_commit, "COMMIT" },
 	{ REPLY_READY, failed, "no room" },
 	{ REPLY_READY, empty, "READY" },
@@ -622,6 +749,58 @@ START_TEST(reply_that_is_wrong_keeps_the_vm)
 	assert_kept();
 	ck_assert_msg(strstr(other.f.send_error.message, wrong_replies[_i].message), "%s",
 		      other.f.send_error.message);
+	fixture_free(&other.f);
+}
+END_TEST
+
+START_TEST(destination_that_knows_nothing_of_rounds_is_not_asked)
+{
+	other.no_rounds = true;
+	build_replies();
+	be_answered(-1, 0, SIZE_MAX);
+	ck_assert_msg(!other.f.send_result, "%s", other.f.send_error.message);
+	ck_assert_int_eq(migration_send_outcome(other.f.send), TRANSFER_MOVED);
+	fixture_free(&other.f);
+}
+END_TEST
+
+START_TEST(answer_to_what_was_not_asked_keeps_the_vm)
+{
+	struct script_frame *ready = &other.replies[REPLY_READY];
+
+	other.no_rounds = true;
+	build_replies();
+	ready->frame = other.replies[REPLY_ROUND].frame;
+	script_build(ready, NULL, 0, NULL, 0);
+	be_answered(-1, 0, SIZE_MAX);
+	assert_kept();
+	ck_assert_msg(strstr(other.f.send_error.message, "ROUND_LOADED where READY belongs"), "%s",
+		      other.f.send_error.message);
+	fixture_free(&other.f);
+}
+END_TEST
+
+/* Twice as long as it may be silent. */
+START_TEST(destination_that_pings_is_waited_for_before_the_pause)
+{
+	other.pings = 10;
+	other.ping_ms = 100;
+	build_replies();
+	be_answered(-1, 0, SIZE_MAX);
+	ck_assert_msg(!other.f.send_result, "%s", other.f.send_error.message);
+	fixture_free(&other.f);
+}
+END_TEST
+
+START_TEST(destination_that_is_silent_about_a_round_keeps_the_vm)
+{
+	other.pings = 1;
+	other.ping_ms = 900;
+	build_replies();
+	be_answered(-1, 0, SIZE_MAX);
+	assert_kept();
+	ck_assert_msg(strstr(other.f.send_error.message, "the destination was silent for 500 ms"),
+		      "%s", other.f.send_error.message);
 	fixture_free(&other.f);
 }
 END_TEST
@@ -651,6 +830,9 @@ static Suite *hostile_suite(void)
 	tcase_add_loop_test(source, frame_with_any_byte_damaged_starts_nothing, 0, SCRIPT_DONE);
 	tcase_add_loop_test(source, frame_that_is_wrong_is_refused_with_the_reason, 0,
 			    ARRAY_SIZE(wrongs));
+	tcase_add_test(source, source_that_does_not_ask_after_rounds_moves_the_vm);
+	tcase_add_test(source, round_is_answered_when_it_has_come_and_pinged_for_until_then);
+	tcase_add_test(source, source_that_fails_while_its_round_is_awaited_is_heard);
 	tcase_add_test(source, strangers_that_only_look_do_not_disturb);
 	tcase_add_test(source, question_with_another_session_is_not_answered);
 	tcase_add_test(source, question_before_commit_ends_it_for_good);
@@ -660,6 +842,10 @@ static Suite *hostile_suite(void)
 	tcase_add_loop_test(target, reply_cut_off_at_any_byte_keeps_the_vm, 0, REPLIES);
 	tcase_add_loop_test(target, reply_with_any_byte_damaged_keeps_the_vm, 0, REPLIES);
 	tcase_add_loop_test(target, reply_that_is_wrong_keeps_the_vm, 0, ARRAY_SIZE(wrong_replies));
+	tcase_add_test(target, destination_that_knows_nothing_of_rounds_is_not_asked);
+	tcase_add_test(target, answer_to_what_was_not_asked_keeps_the_vm);
+	tcase_add_test(target, destination_that_pings_is_waited_for_before_the_pause);
+	tcase_add_test(target, destination_that_is_silent_about_a_round_keeps_the_vm);
 	tcase_add_test(target, failed_after_commit_gives_the_vm_back);
 	suite_add_tcase(suite, target);
 	return suite;

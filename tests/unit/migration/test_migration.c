@@ -4,11 +4,12 @@
 #include <sys/stat.h>
 
 #include "tests/unit/helpers/run_suite.h"
-#include "tests/unit/migration/migration_fixture.h"
+#include "tests/unit/migration/byte_proxy.h"
 
 #define RAM (6 * MIB)
 
 static struct fixture f;
+static struct byte_proxy proxy;
 
 static const struct {
 	bool tcp;
@@ -262,6 +263,37 @@ START_TEST(bandwidth_is_limited)
 }
 END_TEST
 
+#define HELD_UP_MS 600
+
+/* The rest of that connection, and of all others, comes late; it fits sockets. */
+static void hold_up(unsigned int victim)
+{
+	fixture_init(&f, true, FAKE_LOW_END + GUEST_PAGE_SIZE, 0);
+	ck_assert_int_eq(guest_memory_discard(f.source.memory, 0, FAKE_LOW_END), 0);
+	for (uint64_t page = 0; page < 8; page++)
+		fake_write(&f.source, 0, page, page + 1);
+	f.send_options.connections = 4;
+	byte_proxy_start(&proxy, &f);
+	proxy.victim = victim;
+	proxy.after = FRAME_HEADER_SIZE + SESSION_SIZE + 1; /* ATTACH */
+}
+
+START_TEST(vm_is_not_paused_before_all_that_was_sent_has_come)
+{
+	struct transfer_progress progress;
+
+	hold_up(1 + (unsigned int)_i);
+	proxy.pause_ms = HELD_UP_MS;
+	fixture_run(&f);
+	byte_proxy_stop(&proxy);
+	assert_moved(&f);
+	migration_send_progress(f.send, &progress);
+	ck_assert_uint_gt(progress.elapsed_us, HELD_UP_MS * 1000);
+	ck_assert_uint_lt(progress.downtime.total, HELD_UP_MS * 1000 / 2);
+	fixture_free(&f);
+}
+END_TEST
+
 START_TEST(paused_vm_arrives_paused)
 {
 	fixture_init(&f, false, RAM, 0);
@@ -466,15 +498,11 @@ static void *cancel_later(void *opaque)
 	return NULL;
 }
 
-START_TEST(send_is_cancelled_at_once_in_a_slow_round)
+static void assert_cancelled_at_once(void)
 {
 	struct timespec begun, ended;
 	pthread_t thread;
 
-	fixture_init(&f, _i, RAM, 0);
-	f.send_options.kind = f.receive_options.kind = _i ? CHANNEL_URING : CHANNEL_PLAIN;
-	f.send_options.bandwidth = MIB / 4;
-	f.send_options.connections = 2;
 	fixture_start(&f);
 	pthread_create(&thread, NULL, cancel_later, f.send);
 	clock_gettime(CLOCK_MONOTONIC, &begun);
@@ -487,6 +515,26 @@ START_TEST(send_is_cancelled_at_once_in_a_slow_round)
 	ck_assert_int_lt((ended.tv_sec - begun.tv_sec) * 1000 +
 				 (ended.tv_nsec - begun.tv_nsec) / 1000000,
 			 1500);
+}
+
+START_TEST(send_is_cancelled_at_once_in_a_slow_round)
+{
+	fixture_init(&f, _i, RAM, 0);
+	f.send_options.kind = f.receive_options.kind = _i ? CHANNEL_URING : CHANNEL_PLAIN;
+	f.send_options.bandwidth = MIB / 4;
+	f.send_options.connections = 2;
+	assert_cancelled_at_once();
+	fixture_free(&f);
+}
+END_TEST
+
+START_TEST(send_is_cancelled_at_once_while_a_round_is_on_its_way)
+{
+	hold_up(2);
+	proxy.stall = true;
+	assert_cancelled_at_once();
+	byte_proxy_stop(&proxy);
+	ended_by("cancelled", true, -ECANCELED);
 	fixture_free(&f);
 }
 END_TEST
@@ -561,6 +609,7 @@ static Suite *migration_suite(void)
 	tcase_add_test(whole, guest_that_writes_too_much_is_slowed_down);
 	tcase_add_test(whole, guest_that_writes_too_much_moves_anyway_where_asked);
 	tcase_add_test(whole, bandwidth_is_limited);
+	tcase_add_loop_test(whole, vm_is_not_paused_before_all_that_was_sent_has_come, 0, 4);
 	tcase_add_test(whole, paused_vm_arrives_paused);
 	tcase_add_loop_test(whole, either_side_may_ask_for_a_paused_vm, 0, 2);
 	tcase_add_test(whole, local_migration_hands_memory_over);
@@ -578,6 +627,7 @@ static Suite *migration_suite(void)
 	tcase_add_loop_test(wrong, receive_can_be_cancelled_until_commit, 0, ARRAY_SIZE(cancels));
 	tcase_add_test(wrong, send_that_is_cancelled_tells_the_first_reason);
 	tcase_add_loop_test(wrong, send_is_cancelled_at_once_in_a_slow_round, 0, 2);
+	tcase_add_test(wrong, send_is_cancelled_at_once_while_a_round_is_on_its_way);
 	tcase_add_test(wrong, receive_that_waits_can_be_cancelled);
 	suite_add_tcase(suite, wrong);
 	return suite;

@@ -61,11 +61,11 @@ static void build_missing(struct script_frame *f, uint64_t gpa, uint64_t len, ui
 
 static void build(void)
 {
-	static const enum script_step old[] = { SCRIPT_HELLO,  SCRIPT_CPU,	 SCRIPT_MEMORY,
-						SCRIPT_CONFIG, SCRIPT_ATTACH,	 SCRIPT_ATTACH,
-						SCRIPT_PAGES,  SCRIPT_ROUND_END, SCRIPT_PAGES,
-						SCRIPT_PAGES,  SCRIPT_STATE,	 SCRIPT_COMMIT,
-						SCRIPT_PAGES,  SCRIPT_PAGES,	 SCRIPT_DONE };
+	static const enum script_step old[] = { SCRIPT_HELLO,  SCRIPT_CPU,    SCRIPT_MEMORY,
+						SCRIPT_CONFIG, SCRIPT_ATTACH, SCRIPT_ATTACH,
+						SCRIPT_PAGES,  SCRIPT_ROUND,  SCRIPT_PAGES,
+						SCRIPT_PAGES,  SCRIPT_STATE,  SCRIPT_COMMIT,
+						SCRIPT_PAGES,  SCRIPT_PAGES,  SCRIPT_DONE };
 	static struct script_frame script[SCRIPT_STEPS];
 	struct hello hello;
 	uint8_t meta[HELLO_SIZE];
@@ -82,8 +82,6 @@ static void build(void)
 	frames[ATTACH_REQ].pages = false;
 	frames[ATTACH_REQ].requests = true;
 	frames[ATTACH_REQ].frame.offset = ATTACH_REQUESTS;
-	frames[ROUND_1_END].frame.flags = 0;
-	script_build(&frames[ROUND_1_END], NULL, 0, NULL, 0);
 	frames[EARLY].pages = false;
 	frames[EARLY].reply = FRAME_DROPPED;
 	frames[EARLY].frame =
@@ -103,21 +101,6 @@ static void build(void)
 	frames[ANSWER].reply = FRAME_COMPLETE;
 }
 
-static bool await_reply(int step)
-{
-	struct script_frame frame = frames[step];
-
-	/* PING comes in between. */
-	if (frame.reply != FRAME_COMPLETE)
-		return script_await(&run, &frame);
-	for (;;) {
-		uint16_t type = script_reply(run.control, run.meta);
-
-		if (type == FRAME_COMPLETE || !type)
-			return type;
-	}
-}
-
 /* Returns the step at which the other side stopped answering. */
 static int play(int spoiled, size_t len)
 {
@@ -132,7 +115,7 @@ static int play(int spoiled, size_t len)
 			break;
 		if (i == spoiled && (len < f.len || i == ATTACH || i == ATTACH_REQ))
 			break;
-		if (!await_reply(i))
+		if (!script_await(&run, &frames[i]))
 			break;
 	}
 	script_hang_up(&run);
@@ -410,7 +393,7 @@ START_TEST(page_that_is_there_is_never_replaced)
 			build_pages(&extra, LISTED, 1, false, 0xee);
 			ck_assert(script_send(&run, &extra, extra.len));
 		}
-		ck_assert(await_reply(i));
+		ck_assert(script_await(&run, &frames[i]));
 	}
 	script_hang_up(&run);
 	ck_assert_uint_eq(byte_at(0x2000), 0);
@@ -444,7 +427,7 @@ START_TEST(page_that_does_not_come_ends_it_before_commit)
 			script_build(&f, run.session, SESSION_SIZE, NULL, 0);
 		ck_assert(script_send(&run, &f, f.len));
 		if (i < STATE)
-			ck_assert(await_reply(i));
+			ck_assert(script_await(&run, &frames[i]));
 	}
 	/* It is asked for, at least; then: silence, or the end of the connection. */
 	type = script_reply(run.requests, run.meta);
