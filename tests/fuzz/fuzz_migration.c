@@ -84,7 +84,7 @@ static void play(struct script_run *run, struct input *input)
 			send(fd, frame.bytes, frame.len, MSG_NOSIGNAL | MSG_DONTWAIT);
 		/* What a source waits for. */
 		if (head[0] == FRAME_HELLO || head[0] == FRAME_ATTACH || head[0] == FRAME_STATE ||
-		    head[0] == FRAME_MISSING)
+		    head[0] == FRAME_MISSING || head[0] == FRAME_ROUND_SENT)
 			poll(&(struct pollfd){ .fd = run->control, .events = POLLIN }, 1, 20);
 	}
 	if (third >= 0)
