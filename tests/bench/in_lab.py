@@ -308,12 +308,6 @@ def update(options, found, out):
     out["notes"] += [f"{name} was started again {n} times, since its guest ended" for name, n in again.items() if n]
 
 
-def set_up_host():
-    """Huge pages for both: QEMU's RAM is anonymous and gets them, Ferry's is a memfd."""
-    with open("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "w", encoding="ascii") as f:
-        f.write("advise")
-
-
 def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("what", choices=["boot", "io", "vf", "update"])
@@ -327,9 +321,9 @@ def main():
     found = vmms.found(options.build, lab("fetch-qemu"))
     out = {"figures": [], "notes": [f"{options.what} in the lab, on Linux {os.uname().release}: "
                                     + ", ".join(v.version() for v in found)]}
-    set_up_host()
     try:
-        {"boot": boot, "io": io, "vf": vf, "update": update}[options.what](options, found, out)
+        with measure.huge_memfds():
+            {"boot": boot, "io": io, "vf": vf, "update": update}[options.what](options, found, out)
     except (AgentTimeout, EOFError, OSError, AssertionError) as e:
         sys.exit(f"bench: {e}")
     with open(options.out, "w", encoding="utf-8") as f:

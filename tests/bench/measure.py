@@ -2,6 +2,7 @@
 """The stopwatch: processes from exec on, their CPU time and memory."""
 import contextlib
 import os
+import re
 import select
 import signal
 import socket
@@ -149,3 +150,21 @@ def rounds(count, vmms, measure, quiet=True):
 def folder():
     with tempfile.TemporaryDirectory(prefix="ferry-bench-") as path:
         yield path
+
+
+@contextlib.contextmanager
+def huge_memfds():
+    """The host as the README recommends it: QEMU's RAM is anonymous and has huge pages by the
+    kernel's default, Ferry's is a memfd."""
+    setting = "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
+
+    def write(value):
+        with open(setting, "w", encoding="ascii") as f:
+            f.write(value)
+    with open(setting, encoding="ascii") as f:
+        before = re.search(r"\[(\w+)\]", f.read())[1]
+    write("advise")
+    try:
+        yield
+    finally:
+        write(before)
