@@ -222,7 +222,7 @@ static int expect_state(struct migration_receive *receive, struct frame *frame, 
 		if (!r && rounds && frame->type == FRAME_ROUND_SENT)
 			r = answer_round(receive, frame->offset, &asked, err);
 		else if (!r && frame->type != FRAME_PING)
-			return receive_check(frame, FRAME_STATE, err);
+			return control_check(frame, "source", FRAME_STATE, err);
 		if (r)
 			return r;
 	}

@@ -310,7 +310,7 @@ static int look_at_control(struct migration_receive *receive, uint64_t *pinged_m
 
 	if (!r && poll(&p, 1, 0) > 0)
 		r = receive_next(receive, &frame, err);
-	return r ? r : receive_check(&frame, FRAME_PING, err);
+	return r ? r : control_check(&frame, "source", FRAME_PING, err);
 }
 
 int receive_pages_wait(struct migration_receive *receive, uint64_t round, struct error *err)

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 
 #include "migration/arriving.h"
+#include "migration/control.h"
 #include "migration/receive.h"
 #include "migration/receive_devices.h"
 #include "migration/witness.h"
@@ -91,8 +92,7 @@ struct migration_receive {
 int receive_set_up(struct migration_receive *receive, struct error *err);
 /* The next frame on control; FAILED is an error. */
 int receive_next(struct migration_receive *receive, struct frame *frame, struct error *err);
-int receive_check(const struct frame *frame, uint16_t type, struct error *err);
-/* Both, after any PING: it must be of this type. */
+/* The same, after any PING: it must be of this type. */
 int receive_expect(struct migration_receive *receive, uint16_t type, struct frame *frame,
 		   struct error *err);
 /* Waits for a connection; a plain channel. -ETIMEDOUT, -ECANCELED. */

@@ -24,27 +24,8 @@
 int receive_next(struct migration_receive *receive, struct frame *frame, struct error *err)
 {
 	/* The source pings four times as often as it may be silent. */
-	int r = channel_receive(receive->control, frame, 3 * receive->options.stall_ms, err);
-
-	if (r == -ENODATA)
-		return error_set(err, ECONNRESET, "the source closed the connection");
-	if (r)
-		return r;
-	if (frame->type == FRAME_FAILED)
-		return failed_decode("source", channel_meta(receive->control), frame->meta_len,
-				     err);
-	return 0;
-}
-
-int receive_check(const struct frame *frame, uint16_t type, struct error *err)
-{
-	char got[16], wanted[16];
-
-	if (frame->type == type)
-		return 0;
-	return error_set(err, EPROTO, "the source sent %s where %s belongs",
-			 frame_name(frame->type, got, sizeof(got)),
-			 frame_name(type, wanted, sizeof(wanted)));
+	return control_receive(receive->control, "source", frame, 3 * receive->options.stall_ms,
+			       err);
 }
 
 int receive_expect(struct migration_receive *receive, uint16_t type, struct frame *frame,
@@ -55,19 +36,12 @@ int receive_expect(struct migration_receive *receive, uint16_t type, struct fram
 	do
 		r = receive_next(receive, frame, err);
 	while (!r && frame->type == FRAME_PING);
-	return r ? r : receive_check(frame, type, err);
+	return r ? r : control_check(frame, "source", type, err);
 }
 
 int receive_ping(struct migration_receive *receive, uint64_t *pinged_ms, struct error *err)
 {
-	uint64_t now = clock_ms();
-
-	if (now - *pinged_ms < (uint64_t)receive->options.stall_ms / 4)
-		return 0;
-	*pinged_ms = now;
-	return channel_send(receive->control,
-			    &(struct frame){ .type = FRAME_PING, .flags = FRAME_OPTIONAL }, NULL, 0,
-			    NULL, 0, err);
+	return control_ping(receive->control, receive->options.stall_ms, pinged_ms, err);
 }
 
 /* Waits until the listener has something. Meanwhile the source, where it is known already,

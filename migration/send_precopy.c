@@ -39,14 +39,7 @@ static int look_at_control(struct migration_send *send, struct error *err)
 
 int send_ping(struct migration_send *send, struct error *err)
 {
-	uint64_t now = clock_ms();
-
-	if (now - send->pinged_ms < (uint64_t)send->options.stall_ms / 4)
-		return 0;
-	send->pinged_ms = now;
-	return channel_send(send->control,
-			    &(struct frame){ .type = FRAME_PING, .flags = FRAME_OPTIONAL }, NULL, 0,
-			    NULL, 0, err);
+	return control_ping(send->control, send->options.stall_ms, &send->pinged_ms, err);
 }
 
 void send_take_rates(struct migration_send *send)
@@ -175,7 +168,7 @@ static int confirm_round(struct migration_send *send, struct error *err)
 	if (!r)
 		r = await_answer(send, &frame, err);
 	if (!r)
-		r = send_check(&frame, FRAME_ROUND_LOADED, err);
+		r = control_check(&frame, "destination", FRAME_ROUND_LOADED, err);
 	if (!r && frame.offset != send->round)
 		r = error_set(err, EPROTO,
 			      "ROUND_LOADED of the destination: round %llu, %u was asked after",

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 
 #include "memory/dirty_tracker.h"
+#include "migration/control.h"
 #include "migration/send.h"
 #include "migration/send_devices.h"
 #include "migration/witness.h"
@@ -102,8 +103,7 @@ int send_pages_run(struct migration_send *send, struct channel *channel,
 int send_set_up(struct migration_send *send, struct error *err);
 /* The next frame on control; FAILED is an error. */
 int send_next(struct migration_send *send, struct frame *frame, int idle_ms, struct error *err);
-int send_check(const struct frame *frame, uint16_t type, struct error *err);
-/* Both: it must be of this type. */
+/* The same: it must be of this type. */
 int send_expect(struct migration_send *send, uint16_t type, struct frame *frame, int idle_ms,
 		struct error *err);
 /* A connection that broke says less than the destination's last words, if it had any. */

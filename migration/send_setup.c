@@ -19,27 +19,7 @@
 
 int send_next(struct migration_send *send, struct frame *frame, int idle_ms, struct error *err)
 {
-	int r = channel_receive(send->control, frame, idle_ms, err);
-
-	if (r == -ENODATA)
-		return error_set(err, ECONNRESET, "the destination closed the connection");
-	if (r)
-		return r;
-	if (frame->type == FRAME_FAILED)
-		return failed_decode("destination", channel_meta(send->control), frame->meta_len,
-				     err);
-	return 0;
-}
-
-int send_check(const struct frame *frame, uint16_t type, struct error *err)
-{
-	char got[16], wanted[16];
-
-	if (frame->type == type)
-		return 0;
-	return error_set(err, EPROTO, "the destination sent %s where %s belongs",
-			 frame_name(frame->type, got, sizeof(got)),
-			 frame_name(type, wanted, sizeof(wanted)));
+	return control_receive(send->control, "destination", frame, idle_ms, err);
 }
 
 int send_expect(struct migration_send *send, uint16_t type, struct frame *frame, int idle_ms,
@@ -47,7 +27,7 @@ int send_expect(struct migration_send *send, uint16_t type, struct frame *frame,
 {
 	int r = send_next(send, frame, idle_ms, err);
 
-	return r ? r : send_check(frame, type, err);
+	return r ? r : control_check(frame, "destination", type, err);
 }
 
 void send_find_reason(struct migration_send *send, struct error *err)

@@ -741,15 +741,20 @@ static const struct {
 	{ REPLY_RUNNING, reply_commit, "" },
 };
 
+/* The source kept the VM, and says why. */
+static void end_kept(const char *why)
+{
+	assert_kept();
+	ck_assert_msg(strstr(other.f.send_error.message, why), "%s", other.f.send_error.message);
+	fixture_free(&other.f);
+}
+
 START_TEST(reply_that_is_wrong_keeps_the_vm)
 {
 	build_replies();
 	wrong_replies[_i].spoil(&other.replies[wrong_replies[_i].reply]);
 	be_answered(wrong_replies[_i].reply, other.replies[wrong_replies[_i].reply].len, SIZE_MAX);
-	assert_kept();
-	ck_assert_msg(strstr(other.f.send_error.message, wrong_replies[_i].message), "%s",
-		      other.f.send_error.message);
-	fixture_free(&other.f);
+	end_kept(wrong_replies[_i].message);
 }
 END_TEST
 
@@ -773,10 +778,7 @@ START_TEST(answer_to_what_was_not_asked_keeps_the_vm)
 	ready->frame = other.replies[REPLY_ROUND].frame;
 	script_build(ready, NULL, 0, NULL, 0);
 	be_answered(-1, 0, SIZE_MAX);
-	assert_kept();
-	ck_assert_msg(strstr(other.f.send_error.message, "ROUND_LOADED where READY belongs"), "%s",
-		      other.f.send_error.message);
-	fixture_free(&other.f);
+	end_kept("ROUND_LOADED where READY belongs");
 }
 END_TEST
 
@@ -798,10 +800,7 @@ START_TEST(destination_that_is_silent_about_a_round_keeps_the_vm)
 	other.ping_ms = 900;
 	build_replies();
 	be_answered(-1, 0, SIZE_MAX);
-	assert_kept();
-	ck_assert_msg(strstr(other.f.send_error.message, "the destination was silent for 500 ms"),
-		      "%s", other.f.send_error.message);
-	fixture_free(&other.f);
+	end_kept("the destination was silent for 500 ms");
 }
 END_TEST
 
