@@ -235,6 +235,13 @@ class Ferry:
                 return line.split(":", 1)[1].strip()
         raise KeyError(field)
 
+    def ram_kib(self):
+        """What the host holds of guest RAM, mapped or not."""
+        files = f"/proc/{self.process.pid}/fd"
+        rams = [f for f in os.listdir(files)
+                if os.readlink(os.path.join(files, f)).startswith("/memfd:guest-ram")]
+        return sum(os.stat(os.path.join(files, f)).st_blocks // 2 for f in rams)
+
     def api_connections(self):
         """Inodes of the sockets that clients of the API are connected to: ferry closes each
         some time after its client has."""
