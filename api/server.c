@@ -14,17 +14,10 @@
 
 #include "api/server_internal.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 
 #define ACCEPT_PAUSE_NS 100000000ULL
 #define ACCEPTS_AT_ONCE 16
-
-uint64_t api_now(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
 
 /* --- deadlines ------------------------------------------------------------------ */
 
@@ -35,7 +28,7 @@ void api_server_schedule(struct api_server *server)
 	for (struct api_connection *c = server->connections; c; c = c->next)
 		if (c->deadline && (!next || c->deadline < next))
 			next = c->deadline;
-	now = api_now();
+	now = clock_ns();
 	loop_timer_set(server->timer, !next ? 0 : next > now ? next - now : 1);
 }
 
@@ -43,7 +36,7 @@ static void on_timer(void *opaque)
 {
 	struct api_server *server = opaque;
 	struct api_connection *c, *next;
-	uint64_t now = api_now();
+	uint64_t now = clock_ns();
 
 	if (server->listen_again && server->listen_again <= now && !server->held) {
 		server->listen_again = 0;
@@ -115,7 +108,7 @@ void api_server_on_listen(void *opaque, int listen_fd, uint32_t events)
 		    (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
 			/* It stays pending: without a pause the loop would spin. */
 			loop_modify(server->listen_source, 0);
-			server->listen_again = api_now() + ACCEPT_PAUSE_NS;
+			server->listen_again = clock_ns() + ACCEPT_PAUSE_NS;
 			break;
 		}
 		if (fd < 0)

@@ -13,6 +13,7 @@
 
 #include "api/json_fields.h"
 #include "api/server_internal.h"
+#include "base/clock.h"
 
 #define RECEIVE_BYTES (16 * KIB)
 #define LINGER_BYTES (4 * HTTP_BODY_MAX)
@@ -54,7 +55,7 @@ static void send_reply(struct api_connection *c, struct api_reply *reply, bool k
 	close_fds(c);
 	http_reader_reset(&c->reader);
 	c->deadline = 0;
-	c->idle_since = api_now();
+	c->idle_since = clock_ns();
 	api_reply_destroy(reply);
 }
 
@@ -107,7 +108,7 @@ static void take_request(struct api_connection *c)
 
 	strbuf_consume(&c->in, used);
 	if (c->reader.begun && !c->deadline)
-		c->deadline = api_now() + c->server->request_timeout;
+		c->deadline = clock_ns() + c->server->request_timeout;
 	switch (event) {
 	case HTTP_NEED_MORE: break;
 	case HTTP_SEND_CONTINUE: http_continue_write(&c->out); break;
@@ -135,13 +136,13 @@ static void flush(struct api_connection *c)
 		progress = true;
 	}
 	if (c->out.len && progress)
-		c->deadline = api_now() + c->server->request_timeout;
+		c->deadline = clock_ns() + c->server->request_timeout;
 	if (!c->out.len && c->state == CONNECTION_CLOSING) {
 		/* Closing with bytes unread would take the response away from a client
 		 * that is still sending. */
 		shutdown(c->fd, SHUT_WR);
 		c->state = CONNECTION_LINGERING;
-		c->deadline = api_now() + API_LINGER_NS;
+		c->deadline = clock_ns() + API_LINGER_NS;
 	} else if (!c->out.len && c->state == CONNECTION_READING && !c->reader.begun) {
 		c->deadline = 0;
 	}
@@ -249,7 +250,7 @@ int api_connection_new(struct api_server *server, int fd, struct error *err)
 	c->server = server;
 	c->fd = fd;
 	c->events = EPOLLIN;
-	c->idle_since = api_now();
+	c->idle_since = clock_ns();
 	http_reader_init(&c->reader);
 	c->source = loop_add(server->loop, fd, EPOLLIN, on_events, c, err);
 	if (!c->source) {

@@ -148,7 +148,6 @@ struct api_server {
 	int64_t start_time;	       /* seconds since the epoch */
 };
 
-uint64_t api_now(void);
 /* Accepts. */
 void api_server_on_listen(void *opaque, int listen_fd, uint32_t events);
 /* Sets the timer to the nearest deadline. */

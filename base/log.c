@@ -11,6 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+
 struct log {
 	_Atomic int fd;
 	bool owned;
@@ -117,7 +119,6 @@ void log_error(struct log *log, const char *context, const struct error *err)
 void log_limited(struct log *log, struct log_limit *limit, enum log_level level, const char *format,
 		 ...)
 {
-	struct timespec now;
 	unsigned int left = atomic_load(&limit->burst_left);
 	va_list args;
 
@@ -126,10 +127,8 @@ void log_limited(struct log *log, struct log_limit *limit, enum log_level level,
 	while (left && !atomic_compare_exchange_weak(&limit->burst_left, &left, left - 1))
 		;
 	if (!left) {
-		long long next = atomic_load(&limit->next_ns), t;
+		long long next = atomic_load(&limit->next_ns), t = (long long)clock_ns();
 
-		clock_gettime(CLOCK_MONOTONIC, &now);
-		t = now.tv_sec * 1000000000LL + now.tv_nsec;
 		if (t < next ||
 		    !atomic_compare_exchange_strong(&limit->next_ns, &next, t + 1000000000LL))
 			return;

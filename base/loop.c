@@ -306,6 +306,56 @@ void loop_call(struct loop *loop, loop_fn fn, void *opaque)
 	call_locked(loop, fn, opaque);
 }
 
+struct watch {
+	struct loop *loop;
+	struct loop_source **source;
+	int fd;
+	uint32_t events;
+	loop_fd_fn fn;
+	void *opaque;
+	struct error *err;
+	int result;
+};
+
+static void watch(void *opaque)
+{
+	struct watch *w = opaque;
+
+	errno = ENOMEM;
+	*w->source = loop_add(w->loop, w->fd, w->events, w->fn, w->opaque, w->err);
+	w->result = *w->source ? 0 : -errno;
+}
+
+int loop_watch(struct loop *loop, struct loop_source **source, int fd, uint32_t events,
+	       loop_fd_fn fn, void *opaque, struct error *err)
+{
+	struct watch w = {
+		.loop = loop,
+		.source = source,
+		.fd = fd,
+		.events = events,
+		.fn = fn,
+		.opaque = opaque,
+		.err = err,
+	};
+
+	loop_call(loop, watch, &w);
+	return w.result;
+}
+
+static void unwatch(void *opaque)
+{
+	struct loop_source **source = opaque;
+
+	loop_remove(*source);
+	*source = NULL;
+}
+
+void loop_unwatch(struct loop *loop, struct loop_source **source)
+{
+	loop_call(loop, unwatch, source);
+}
+
 struct io_thread {
 	struct loop *loop;
 	pthread_t thread;

@@ -3,8 +3,8 @@
  * An event loop over epoll: one thread runs it; callbacks run in that thread.
  *
  * loop_add, loop_modify, loop_remove and the timer functions are for the
- * loop's own thread (or before it runs). loop_post, loop_call and loop_stop
- * are for any thread. A source may remove itself, or any other source, from
+ * loop's own thread (or before it runs). loop_watch, loop_unwatch, loop_post,
+ * loop_call and loop_stop are for any thread. A source may remove itself, or any other source, from
  * within a callback; a removed source's callback does not run again.
  */
 #ifndef BASE_LOOP_H
@@ -37,6 +37,12 @@ struct loop_source *loop_add(struct loop *loop, int fd, uint32_t events, loop_fd
 void loop_modify(struct loop_source *source, uint32_t events);
 /* NULL is allowed. Remove before closing the fd. */
 void loop_remove(struct loop_source *source);
+
+/* As loop_add and loop_remove, waiting for the loop's thread: *source is set before fn runs
+ * first, and NULL where it fails (0, -errno). *source may be NULL in loop_unwatch. */
+int loop_watch(struct loop *loop, struct loop_source **source, int fd, uint32_t events,
+	       loop_fd_fn fn, void *opaque, struct error *err);
+void loop_unwatch(struct loop *loop, struct loop_source **source);
 
 /* A timer: fires once `ns` nanoseconds from loop_timer_set on; 0 disarms. */
 struct loop_source *loop_timer_new(struct loop *loop, loop_fn fn, void *opaque, struct error *err);

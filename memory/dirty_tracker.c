@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "memory/guest_memory.h"
 
 struct tracked {
@@ -25,14 +26,6 @@ struct dirty_tracker {
 	const struct guest_memory_region **regions;
 	unsigned int region_count;
 };
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
 
 struct dirty_tracker *dirty_tracker_new(struct guest_memory *memory, struct error *err)
 {
@@ -194,7 +187,7 @@ static bool regions_changed(const struct dirty_tracker *tracker)
 static int collect_all(struct dirty_tracker *tracker, bool last, struct dirty_round *round,
 		       struct error *err)
 {
-	uint64_t begun = now_ns(), before;
+	uint64_t begun = clock_ns(), before;
 
 	if (!tracker->started)
 		return error_set(err, EINVAL, "collect dirty pages: they are not tracked");
@@ -211,7 +204,7 @@ static int collect_all(struct dirty_tracker *tracker, bool last, struct dirty_ro
 	}
 	round->pages = dirty_tracker_pages(tracker);
 	round->fresh = round->pages - before;
-	round->duration_ns = now_ns() - begun;
+	round->duration_ns = clock_ns() - begun;
 	return 0;
 }
 

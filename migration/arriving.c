@@ -14,9 +14,9 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/fd.h"
 #include "memory/userfault.h"
-#include "migration/clock.h"
 
 #define EVENTS 64
 /* Threads that wait at a time, as far as their time is taken: more are served as well. */

@@ -5,7 +5,7 @@
 #include <poll.h>
 
 #include "base/bytes.h"
-#include "migration/clock.h"
+#include "base/clock.h"
 
 #define SECOND 1000000000ULL
 

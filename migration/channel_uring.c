@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "migration/channel_private.h"
-#include "migration/clock.h"
 
 #define SQ_ENTRIES 8U
 #define CQ_ENTRIES 64U /* an op, its notifications, a poll */

@@ -3,7 +3,7 @@
 
 #include <errno.h>
 
-#include "migration/clock.h"
+#include "base/clock.h"
 #include "migration/protocol.h"
 
 int control_receive(struct channel *control, const char *peer, struct frame *frame, int idle_ms,

@@ -6,8 +6,8 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/fd.h"
-#include "migration/clock.h"
 #include "migration/receive_private.h"
 #include "migration/update.h"
 

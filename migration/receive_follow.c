@@ -10,8 +10,8 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/fd.h"
-#include "migration/clock.h"
 #include "migration/receive_private.h"
 
 #define TICK_MS 100

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
-#include "migration/clock.h"
+#include "base/clock.h"
 #include "migration/receive_private.h"
 
 #define STRANGER_MS 300 /* to send QUERY: somebody waits meanwhile */

@@ -8,8 +8,8 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/fd.h"
-#include "migration/clock.h"
 #include "migration/receive_private.h"
 
 #define WAIT_MS 50

@@ -12,7 +12,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
-#include "migration/clock.h"
+#include "base/clock.h"
 #include "migration/receive_private.h"
 #include "migration/update.h"
 

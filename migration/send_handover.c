@@ -7,7 +7,7 @@
 #include <poll.h>
 
 #include "base/bytes.h"
-#include "migration/clock.h"
+#include "base/clock.h"
 #include "migration/send_private.h"
 
 #define ATTEMPT_MS 2000 /* of an inquiry: to connect, and to be answered */

@@ -11,8 +11,8 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/fd.h"
-#include "migration/clock.h"
 #include "migration/send_private.h"
 
 /* 2 MiB: far more than a header costs, far less than a socket stalls, and what the

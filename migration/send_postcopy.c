@@ -10,8 +10,8 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/fd.h"
-#include "migration/clock.h"
 #include "migration/missing.h"
 #include "migration/send_private.h"
 

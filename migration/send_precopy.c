@@ -4,8 +4,8 @@
 #include <poll.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/fd.h"
-#include "migration/clock.h"
 #include "migration/send_private.h"
 
 #define TICK_MS 50

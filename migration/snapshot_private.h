@@ -147,7 +147,6 @@ struct snapshot {
 
 /* Workers of kind THREAD_MIGRATION besides the calling thread: at most `max`. */
 unsigned int snapshot_cpus(unsigned int max);
-uint64_t snapshot_now_ns(void);
 
 static inline bool snapshot_canceled(const struct snapshot_progress *progress)
 {

@@ -11,6 +11,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "migration/snapshot_devices.h"
 #include "migration/snapshot_early.h"
 #include "migration/snapshot_ram.h"
@@ -42,14 +43,6 @@ struct writing {
 	bool is_live, is_early, paused, tracking, differential;
 	uint64_t paused_at;
 };
-
-uint64_t snapshot_now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
 
 unsigned int snapshot_cpus(unsigned int max)
 {
@@ -337,7 +330,7 @@ static int resume(struct writing *w, struct error *err)
 	w->paused = false;
 	if (w->vm->ops->resume(w->vm->opaque, r ? NULL : err))
 		r = r ? r : err->code;
-	w->result->pause_ns = snapshot_now_ns() - w->paused_at;
+	w->result->pause_ns = clock_ns() - w->paused_at;
 	return r;
 }
 
@@ -345,7 +338,7 @@ static int resume(struct writing *w, struct error *err)
 static int save_machine(struct writing *w, struct error *err)
 {
 	const struct snapshot_layout *layout = &w->image.layout;
-	uint64_t start = snapshot_now_ns(), saved;
+	uint64_t start = clock_ns(), saved;
 	int r = 0;
 
 	if (w->rounds || w->tracking)
@@ -357,13 +350,13 @@ static int save_machine(struct writing *w, struct error *err)
 	for (unsigned int i = 0; i < layout->count && !r && !w->is_live && !w->is_early; i++)
 		snapshot_units_scan(&w->units, layout->regions[i].first_unit,
 				    layout->regions[i].units);
-	saved = snapshot_now_ns();
+	saved = clock_ns();
 	w->result->pause_protect_ns = saved - start;
 	if (!r)
 		r = w->vm->ops->save_cpu(w->vm->opaque, w->state, err);
 	if (!r)
 		r = w->vm->ops->save(w->vm->opaque, w->state, err);
-	w->result->pause_save_ns = snapshot_now_ns() - saved;
+	w->result->pause_save_ns = clock_ns() - saved;
 	return r;
 }
 
@@ -437,7 +430,7 @@ static int write_all(struct writing *w, struct error *err)
 		return r;
 	enter(w, SNAPSHOT_PAUSED);
 	if (w->vm->ops->running(w->vm->opaque)) {
-		w->paused_at = snapshot_now_ns();
+		w->paused_at = clock_ns();
 		w->paused = true;
 		r = w->vm->ops->pause(w->vm->opaque, err);
 	}
@@ -483,7 +476,7 @@ int snapshot_write(const struct snapshot_options *options, const struct migratio
 		   struct error *err)
 {
 	struct snapshot_result unused = { 0 };
-	uint64_t start = snapshot_now_ns();
+	uint64_t start = clock_ns();
 	struct writing *w = calloc(1, sizeof(*w));
 	int r;
 
@@ -507,7 +500,7 @@ int snapshot_write(const struct snapshot_options *options, const struct migratio
 	w->result->live = w->result->pause_ns && options->live && !w->result->not_live[0];
 
 	memcpy(w->result->id, w->image.id, sizeof(w->result->id));
-	w->result->total_ns = snapshot_now_ns() - start;
+	w->result->total_ns = clock_ns() - start;
 	clean_up(w, r);
 	if (!r)
 		enter(w, SNAPSHOT_DONE);

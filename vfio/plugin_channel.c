@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 
 /* The functions, as their writers know them. */
 static const char *const names[PLUGIN_CALLS] = {
@@ -17,14 +18,6 @@ static const char *const names[PLUGIN_CALLS] = {
 	[PLUGIN_SET_STATE] = "set_state", [PLUGIN_GET_STATE] = "get_state",
 	[PLUGIN_CLEANUP] = "cleanup",
 };
-
-static int64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 static int lose(struct plugin_channel *c)
 {
@@ -35,10 +28,10 @@ static int lose(struct plugin_channel *c)
 static int wait_for_reply(struct plugin_channel *c, enum plugin_call type, struct error *err)
 {
 	struct pollfd p = { .fd = c->sock, .events = POLLIN };
-	int64_t deadline = now_ms() + c->timeout_ms;
+	int64_t deadline = (int64_t)clock_ms() + c->timeout_ms;
 
 	for (;;) {
-		int64_t left = deadline - now_ms();
+		int64_t left = deadline - (int64_t)clock_ms();
 		int r = left > 0 ? poll(&p, 1, (int)left) : 0;
 
 		if (r > 0)

@@ -191,48 +191,31 @@ static void unmask_signalled(void *opaque, int fd, uint32_t events)
 		user_connection_post(u->connection, VFIO_USER_DEVICE_SET_IRQS, &m, sizeof(m), NULL);
 }
 
-struct unmask {
-	struct user_transport *u;
-	uint32_t index;
-	int fd; /* -1: off */
-	struct error *err;
-	int result;
-};
-
-static void replace_unmask(void *opaque)
+static void drop_unmask(struct user_transport *u)
 {
-	struct unmask *want = opaque;
-	struct user_transport *u = want->u;
-
-	loop_remove(u->unmask);
-	u->unmask = NULL;
+	loop_unwatch(u->loop, &u->unmask);
 	if (u->unmask_fd >= 0)
 		close(take_fd(&u->unmask_fd));
-	if (want->fd < 0)
-		return;
-	u->unmask_index = want->index;
-	u->unmask = loop_add(u->loop, want->fd, EPOLLIN, unmask_signalled, u, want->err);
-	if (u->unmask)
-		u->unmask_fd = want->fd;
-	else
-		want->result = want->err ? want->err->code : -ENOMEM;
 }
 
 /* The protocol has a server signal this eventfd, not listen to it: we do. */
 static int set_unmask_fd(struct vfio_transport *t, uint32_t index, int fd, struct error *err)
 {
-	struct unmask want = { .u = to_user(t), .index = index, .fd = -1, .err = err };
+	struct user_transport *u = to_user(t);
+	int ours = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1, r;
 
-	if (fd >= 0) {
-		want.fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-		if (want.fd < 0)
-			return error_set_errno(err, errno, "vfio-user device %s: unmask eventfd",
-					       t->name);
-	}
-	loop_call(want.u->loop, replace_unmask, &want);
-	if (want.result && want.fd >= 0)
-		close(want.fd);
-	return want.result;
+	if (fd >= 0 && ours < 0)
+		return error_set_errno(err, errno, "vfio-user device %s: unmask eventfd", t->name);
+	drop_unmask(u);
+	if (ours < 0)
+		return 0;
+	u->unmask_index = index;
+	r = loop_watch(u->loop, &u->unmask, ours, EPOLLIN, unmask_signalled, u, err);
+	if (r)
+		close(ours);
+	else
+		u->unmask_fd = ours;
+	return r;
 }
 
 static int reset(struct vfio_transport *t, struct error *err)
@@ -245,35 +228,21 @@ static int reset(struct vfio_transport *t, struct error *err)
 	return user_connection_call(to_user(t)->connection, &call, err);
 }
 
-static void watch_unmask(void *opaque)
-{
-	struct unmask *want = opaque;
-	struct user_transport *u = want->u;
-
-	loop_remove(u->unmask);
-	u->unmask = NULL;
-	if (want->fd < 0)
-		return;
-	u->unmask = loop_add(u->loop, u->unmask_fd, EPOLLIN, unmask_signalled, u, want->err);
-	want->result = u->unmask ? 0 : want->err ? want->err->code : -ENOMEM;
-}
-
 int user_hold_unmask(struct user_transport *u, bool hold, struct error *err)
 {
-	struct unmask want = { .u = u, .fd = hold ? -1 : u->unmask_fd, .err = err };
-
-	if (u->unmask_fd >= 0)
-		loop_call(u->loop, watch_unmask, &want);
-	return want.result;
+	if (u->unmask_fd < 0)
+		return 0;
+	loop_unwatch(u->loop, &u->unmask);
+	return hold ? 0
+		    : loop_watch(u->loop, &u->unmask, u->unmask_fd, EPOLLIN, unmask_signalled, u,
+				 err);
 }
 
 static void close_transport(struct vfio_transport *t)
 {
 	struct user_transport *u = to_user(t);
-	struct unmask off = { .u = u, .fd = -1 };
 
-	if (u->unmask_fd >= 0)
-		loop_call(u->loop, replace_unmask, &off);
+	drop_unmask(u);
 	user_connection_free(u->connection);
 	user_quiet_free(u);
 	user_regions_free(u);

@@ -42,19 +42,12 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/fd.h"
 #include "vfio/user_connection_private.h"
 
 /* Messages the loop reads before other sources have their turn. */
 #define LOOP_BATCH 64
-
-uint64_t user_now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
 
 /* The first reason stays. */
 static void lose_locked_va(struct user_connection *c, const char *format, va_list args)
@@ -113,7 +106,7 @@ int user_connection_break(struct user_connection *c, struct error *err, const ch
 bool user_wait_for(struct user_connection *c, short events, uint64_t deadline)
 {
 	struct pollfd p = { .fd = c->o.fd, .events = events };
-	uint64_t now = user_now_ms();
+	uint64_t now = clock_ms();
 
 	if (now >= deadline)
 		return false;
@@ -161,7 +154,7 @@ static void wait_locked(struct user_connection *c, uint64_t deadline)
 
 static void await_locked(struct user_connection *c, struct user_call *call)
 {
-	uint64_t deadline = user_now_ms() + c->o.timeout_ms;
+	uint64_t deadline = clock_ms() + c->o.timeout_ms;
 
 	while (!call->done && !c->lost) {
 		if (c->reading) {
@@ -175,7 +168,7 @@ static void await_locked(struct user_connection *c, struct user_call *call)
 			c->reading = false;
 		}
 		/* Also where the server keeps us busy with commands of its own. */
-		if (!call->done && user_now_ms() >= deadline)
+		if (!call->done && clock_ms() >= deadline)
 			lose_locked(c, "the server has not answered %s for %u ms",
 				    user_command_name(call->command), c->o.timeout_ms);
 	}
@@ -312,7 +305,7 @@ int user_connection_watch(struct user_connection *c, struct error *err)
 
 int user_connection_unwatch(struct user_connection *c, struct error *err)
 {
-	uint64_t deadline = user_now_ms() + c->o.timeout_ms;
+	uint64_t deadline = clock_ms() + c->o.timeout_ms;
 	bool whole, lost;
 
 	if (c->kick)
@@ -320,7 +313,7 @@ int user_connection_unwatch(struct user_connection *c, struct error *err)
 	/* Whoever reads now does so for a call, and gives the role up between two messages. Only
 	 * what the loop has begun nobody else may come to end. */
 	pthread_mutex_lock(&c->lock);
-	while (!c->lost && !c->reading && c->rx.have && user_now_ms() < deadline) {
+	while (!c->lost && !c->reading && c->rx.have && clock_ms() < deadline) {
 		c->reading = true;
 		pthread_mutex_unlock(&c->lock);
 		user_wait_for(c, POLLIN, deadline);

@@ -32,13 +32,12 @@ struct user_connection {
 	struct loop_source *input, *kick; /* NULL: not watched */
 };
 
-uint64_t user_now_ms(void);
 const char *user_command_name(uint16_t command);
 
 /* All is lost, for this reason; the first reason stays. `lock` free. */
 void user_connection_lose(struct user_connection *c, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
-/* Waits for events on the socket until the deadline (user_now_ms): false where that is over. */
+/* Waits for events on the socket until the deadline (clock_ms): false where that is over. */
 bool user_wait_for(struct user_connection *c, short events, uint64_t deadline);
 struct user_call *user_find_call_locked(struct user_connection *c, uint16_t id);
 

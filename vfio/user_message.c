@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "vfio/user_connection_private.h"
 
 const char *user_command_name(uint16_t command)
@@ -122,7 +123,7 @@ void user_send(struct user_connection *c, struct vfio_user_header *header,
 	}
 	attach_fds(&out, fds, fd_count);
 	pthread_mutex_lock(&c->send_lock);
-	send_locked(c, &out, header->command, user_now_ms() + c->o.timeout_ms);
+	send_locked(c, &out, header->command, clock_ms() + c->o.timeout_ms);
 	pthread_mutex_unlock(&c->send_lock);
 }
 

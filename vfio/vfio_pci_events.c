@@ -27,26 +27,18 @@ static void on_event(void *opaque, int fd, uint32_t events)
 	self->vfio_host.ops->device_lost(self->vfio_host.opaque, id, event->reason);
 }
 
-struct watch {
-	struct vfio_pci_event *event;
-	struct error *err;
-};
-
-static void watch_event(void *opaque)
+static int watch(struct vfio_pci_event *event, struct error *err)
 {
-	struct watch *w = opaque;
-	struct vfio_pci_event *event = w->event;
-
-	event->source =
-		loop_add(event->self->fn.host->loop, event->fd, EPOLLIN, on_event, event, w->err);
+	return loop_watch(event->self->fn.host->loop, &event->source, event->fd, EPOLLIN, on_event,
+			  event, err);
 }
 
 static int add_event(struct vfio_pci_event *event, struct error *err)
 {
 	struct vfio_pci *self = event->self;
 	struct vfio_transport *t = self->transport;
-	struct watch watch = { .event = event, .err = err };
 	struct vfio_irq irq = { .count = 0 };
+	int r;
 
 	/* Few devices have both. */
 	if (event->index >= t->irq_count || t->ops->irq_info(t, event->index, &irq, NULL) ||
@@ -63,22 +55,18 @@ static int add_event(struct vfio_pci_event *event, struct error *err)
 	event->fd = eventfd_new();
 	if (event->fd < 0)
 		return error_set_errno(err, event->fd, "%s: create eventfd", self->fn.id);
-	loop_call(self->fn.host->loop, watch_event, &watch);
-	if (!event->source)
-		return err && err->code ? err->code : -EIO;
-	return t->ops->set_irq_fds(t, event->index, 0, 1, &event->fd, err);
+	r = watch(event, err);
+	return r ? r : t->ops->set_irq_fds(t, event->index, 0, 1, &event->fd, err);
 }
 
 int vfio_pci_events_own(struct vfio_pci *self, struct error *err)
 {
 	for (unsigned int i = 0; i < VFIO_PCI_EVENTS; i++) {
-		struct watch watch = { .event = &self->events[i], .err = err };
+		struct vfio_pci_event *event = &self->events[i];
+		int r = event->fd < 0 || event->source ? 0 : watch(event, err);
 
-		if (self->events[i].fd < 0 || self->events[i].source)
-			continue;
-		loop_call(self->fn.host->loop, watch_event, &watch);
-		if (!self->events[i].source)
-			return err && err->code ? err->code : -EIO;
+		if (r)
+			return r;
 	}
 	return 0;
 }
@@ -109,22 +97,15 @@ int vfio_pci_events_add(struct vfio_pci *self, struct error *err)
 	return 0;
 }
 
-static void unwatch_events(void *opaque)
-{
-	struct vfio_pci *self = opaque;
-
-	for (unsigned int i = 0; i < VFIO_PCI_EVENTS; i++)
-		loop_remove(self->events[i].source);
-}
-
 void vfio_pci_events_free(struct vfio_pci *self)
 {
-	loop_call(self->fn.host->loop, unwatch_events, self);
 	for (unsigned int i = 0; i < VFIO_PCI_EVENTS; i++) {
 		struct vfio_pci_event *event = &self->events[i];
 
-		if (event->source)
+		if (event->source) {
+			loop_unwatch(self->fn.host->loop, &event->source);
 			vfio_pci_irq_disable(self, event->index);
+		}
 		cleanup_close(&event->fd);
 	}
 }

@@ -41,24 +41,16 @@ static void on_forward(void *opaque, int fd, uint32_t events)
 				  err.message);
 }
 
-struct watch {
-	struct vfio_pci *self;
-	struct error *err;
-};
-
-static void watch_forward(void *opaque)
+static int watch_forward(struct vfio_pci *self, struct error *err)
 {
-	struct watch *w = opaque;
-	struct vfio_pci *self = w->self;
-
-	self->intx.forward = loop_add(self->fn.host->loop, self->intx.forward_fd, EPOLLIN,
-				      on_forward, self, w->err);
+	return loop_watch(self->fn.host->loop, &self->intx.forward, self->intx.forward_fd, EPOLLIN,
+			  on_forward, self, err);
 }
 
 int vfio_pci_intx_init(struct vfio_pci *self, struct error *err)
 {
 	struct vfio_pci_intx *intx = &self->intx;
-	struct watch watch = { .self = self, .err = err };
+	int r;
 
 	if (!intx->irq.count)
 		return 0;
@@ -80,9 +72,9 @@ int vfio_pci_intx_init(struct vfio_pci *self, struct error *err)
 	if (intx->fd < 0 || intx->resample_fd < 0 || intx->forward_fd < 0)
 		return error_set_errno(err, MIN(MIN(intx->fd, intx->resample_fd), intx->forward_fd),
 				       "%s: create eventfds for INTx", self->fn.id);
-	loop_call(self->fn.host->loop, watch_forward, &watch);
-	if (!intx->forward)
-		return err && err->code ? err->code : -EIO;
+	r = watch_forward(self, err);
+	if (r)
+		return r;
 	self->fn.config[PCI_INTERRUPT_PIN] = 1;
 	return 0;
 }
@@ -187,20 +179,7 @@ void vfio_pci_intx_stop(struct vfio_pci *self)
 
 int vfio_pci_intx_own(struct vfio_pci *self, struct error *err)
 {
-	struct watch watch = { .self = self, .err = err };
-
-	if (!self->intx.irq.count || self->intx.forward)
-		return 0;
-	loop_call(self->fn.host->loop, watch_forward, &watch);
-	return self->intx.forward ? 0 : err && err->code ? err->code : -EIO;
-}
-
-static void unwatch_forward(void *opaque)
-{
-	struct vfio_pci_intx *intx = opaque;
-
-	loop_remove(intx->forward);
-	intx->forward = NULL;
+	return self->intx.irq.count && !self->intx.forward ? watch_forward(self, err) : 0;
 }
 
 void vfio_pci_intx_free(struct vfio_pci *self)
@@ -208,7 +187,7 @@ void vfio_pci_intx_free(struct vfio_pci *self)
 	struct vfio_pci_intx *intx = &self->intx;
 
 	if (intx->forward)
-		loop_call(self->fn.host->loop, unwatch_forward, intx);
+		loop_unwatch(self->fn.host->loop, &intx->forward);
 	cleanup_close(&intx->fd);
 	cleanup_close(&intx->resample_fd);
 	cleanup_close(&intx->forward_fd);

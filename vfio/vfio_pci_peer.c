@@ -145,14 +145,6 @@ static void on_moved(void *opaque, int fd, uint32_t events)
 	pthread_mutex_unlock(&peer->lock);
 }
 
-static void watch_moves(void *opaque)
-{
-	struct vfio_pci_peer *peer = opaque;
-
-	peer->source =
-		loop_add(peer->device->fn.host->loop, peer->moved, EPOLLIN, on_moved, peer, NULL);
-}
-
 static bool can_export(struct vfio_pci *self, struct error *err)
 {
 	struct vfio_transport *t = self->transport;
@@ -192,9 +184,8 @@ struct vfio_pci_peer *vfio_pci_peer_new(struct vfio_pci *self)
 		.moved = eventfd_new(),
 	};
 	pthread_mutex_init(&peer->lock, NULL);
-	if (peer->moved >= 0)
-		loop_call(self->fn.host->loop, watch_moves, peer);
-	if (!peer->source)
+	if (peer->moved < 0 || loop_watch(self->fn.host->loop, &peer->source, peer->moved, EPOLLIN,
+					  on_moved, peer, NULL))
 		warn(peer, "out of descriptors or memory");
 	if (!peer->failed)
 		return peer;
@@ -230,18 +221,11 @@ void vfio_pci_peer_place(struct vfio_pci_peer *peer, unsigned int bar, uint64_t 
 	eventfd_signal(peer->moved);
 }
 
-static void unwatch_moves(void *opaque)
-{
-	struct vfio_pci_peer *peer = opaque;
-
-	loop_remove(peer->source);
-}
-
 void vfio_pci_peer_free(struct vfio_pci_peer *peer)
 {
 	if (!peer)
 		return;
-	loop_call(peer->device->fn.host->loop, unwatch_moves, peer);
+	loop_unwatch(peer->device->fn.host->loop, &peer->source);
 	/* Another process's devices go on using them. */
 	for (unsigned int i = 0; i < PCI_BARS && !vfio_pci_is_kept(peer->device); i++)
 		if (peer->bars[i].at)

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "base/bytes.h"
-#include "migration/clock.h"
+#include "base/clock.h"
 
 struct throttle {
 	struct vcpu *const *vcpus;

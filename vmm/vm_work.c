@@ -7,20 +7,12 @@
 #include <time.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "migration/receive.h"
 #include "migration/send.h"
 #include "migration/snapshot.h"
 
 #define NS_PER_MS 1000000ULL
-#define NS_PER_S 1000000000ULL
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
-}
 
 void vm_work_init(struct vm_work *work)
 {
@@ -40,7 +32,7 @@ void vm_work_begin(struct vm_work *work, enum vm_migration_direction direction)
 		.direction = direction,
 		.phase = VM_MIGRATION_PHASE_SETUP,
 	};
-	work->started_ns = now_ns();
+	work->started_ns = clock_ns();
 	pthread_mutex_unlock(&work->lock);
 }
 
@@ -161,7 +153,7 @@ static void update_locked(struct vm_work *work)
 	if (progress->direction == VM_MIGRATION_DIRECTION_NONE)
 		return;
 	if (!vm_migration_phase_over(progress->phase))
-		progress->elapsed_ms = (now_ns() - work->started_ns) / NS_PER_MS;
+		progress->elapsed_ms = (clock_ns() - work->started_ns) / NS_PER_MS;
 	if (work->snapshot) {
 		progress->phase = phase_of(atomic_load(&work->snapshot->phase));
 		count_snapshot(work, work->snapshot, progress);

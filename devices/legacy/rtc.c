@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "devices/legacy/legacy.h"
 
 #define PORT 0x70
@@ -56,16 +57,8 @@ struct rtc {
 	uint8_t index;
 	uint8_t nvram[BYTES];
 	struct tm snapshot;
-	long long snapshot_ns; /* CLOCK_MONOTONIC; 0: none */
+	uint64_t snapshot_ns; /* CLOCK_MONOTONIC; 0: none */
 };
-
-static long long monotonic_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000000000LL + now.tv_nsec;
-}
 
 static void take_snapshot(struct rtc *rtc)
 {
@@ -73,7 +66,7 @@ static void take_snapshot(struct rtc *rtc)
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	gmtime_r(&now.tv_sec, &rtc->snapshot);
-	rtc->snapshot_ns = monotonic_ns();
+	rtc->snapshot_ns = clock_ns();
 }
 
 static uint8_t encode(const struct rtc *rtc, int value)
@@ -96,7 +89,7 @@ static uint8_t read_time(struct rtc *rtc, uint8_t reg)
 {
 	const struct tm *tm = &rtc->snapshot;
 
-	if (reg == RTC_SECONDS || monotonic_ns() - rtc->snapshot_ns > SNAPSHOT_NS)
+	if (reg == RTC_SECONDS || clock_ns() - rtc->snapshot_ns > SNAPSHOT_NS)
 		take_snapshot(rtc);
 	switch (reg) {
 	case RTC_SECONDS: /* a leap second has no place in the register's range */

@@ -10,19 +10,12 @@
 #include <time.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "devices/virtio/virtio_blk_private.h"
 
 static struct virtio_blk *blk_of(struct virtio_device *dev)
 {
 	return container_of(dev, struct virtio_blk, dev);
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
 /* Log2 of how many logical blocks make a physical one. */
@@ -182,7 +175,7 @@ static int load(struct virtio_device *dev, const struct state_node *node, struct
 	if (!r)
 		r = state_get_bool(node, "write-cache", &writeback, err);
 	if (!r)
-		r = rate_limiter_load(&blk->limiter, node, "rate-limit", now_ns(), err);
+		r = rate_limiter_load(&blk->limiter, node, "rate-limit", clock_ns(), err);
 	if (!r)
 		atomic_store(&blk->writeback, writeback);
 	return r;
@@ -268,7 +261,7 @@ static void init_counters(struct virtio_blk *blk)
 
 static void init_limiter(struct virtio_blk *blk, const struct virtio_blk_options *options)
 {
-	rate_limiter_init(&blk->limiter, &options->rate_limit, now_ns());
+	rate_limiter_init(&blk->limiter, &options->rate_limit, clock_ns());
 	blk->limited = !rate_limiter_unlimited(&blk->limiter);
 	pthread_mutex_init(&blk->limiter_lock, NULL);
 }

@@ -15,6 +15,7 @@
 #include <time.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/fd.h"
 #include "devices/virtio/virtio_blk_private.h"
 
@@ -39,14 +40,6 @@
 /* Completions are held back awake for so long, for longer asleep: of a guest that is slow
  * to send requests a core of the host is not worth what it spares that guest. */
 #define HOLD_AWAKE_NS (2 * POLL_NS_MAX)
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
 
 static void cpu_relax(void)
 {
@@ -124,7 +117,7 @@ static bool wait_for_tokens(struct blk_queue *q, const struct blk_request *req)
 	if (!blk->limited)
 		return false;
 	pthread_mutex_lock(&blk->limiter_lock);
-	wait = rate_limiter_take(&blk->limiter, data ? req->len : 0, now_ns());
+	wait = rate_limiter_take(&blk->limiter, data ? req->len : 0, clock_ns());
 	pthread_mutex_unlock(&blk->limiter_lock);
 	if (!wait)
 		return false;
@@ -214,7 +207,7 @@ static bool work(struct blk_queue *q)
 	while (bytes < BATCH_BYTES && pop_one(q, &bytes))
 		popped++;
 	if (popped)
-		interrupt_hold_arrived(&q->hold, popped, now_ns());
+		interrupt_hold_arrived(&q->hold, popped, clock_ns());
 	if (q->ring_on) {
 		blk_ring_submit(q);
 		any = reap(q);
@@ -230,13 +223,13 @@ static bool work(struct blk_queue *q)
 /* Looks for more to do until the moment has passed. */
 static bool look_for(struct blk_queue *q, uint64_t ns)
 {
-	uint64_t end = now_ns() + ns;
+	uint64_t end = clock_ns() + ns;
 
 	do {
 		if (!virtqueue_empty(q->vq) || blk_ring_ready(q))
 			return true;
 		cpu_relax();
-	} while (now_ns() < end);
+	} while (clock_ns() < end);
 	return false;
 }
 
@@ -244,7 +237,7 @@ static bool look_for(struct blk_queue *q, uint64_t ns)
  * else asleep, with the timer set. False: nothing has come yet. */
 static bool hold_on(struct blk_queue *q)
 {
-	uint64_t left = interrupt_hold_left(&q->hold, now_ns());
+	uint64_t left = interrupt_hold_left(&q->hold, clock_ns());
 
 	if (left && interrupt_hold_ns(&q->hold) > HOLD_AWAKE_NS) {
 		if (!q->holding)
@@ -307,13 +300,13 @@ static void run(struct blk_queue *q)
 	/* Not taken by the kernel, and nothing in flight that would wake us. */
 	if (q->unsubmitted && !q->throttled)
 		loop_timer_set(q->timer, RETRY_NS);
-	q->slept_ns = now_ns();
+	q->slept_ns = clock_ns();
 }
 
 /* Would it have paid to look longer? */
 static void adapt_polling(struct blk_queue *q)
 {
-	uint64_t slept = now_ns() - q->slept_ns;
+	uint64_t slept = clock_ns() - q->slept_ns;
 
 	/* Waking up is part of the time slept. One long sleep does not change the habit. */
 	if (slept <= 2 * POLL_NS_MAX)

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/fd.h"
 #include "devices/virtio/virtio_net_priv.h"
 
@@ -239,7 +240,7 @@ static void choose_mac(struct virtio_net *net, const uint8_t wanted[6])
 	if (memcmp(net->mac, none, 6) != 0)
 		return;
 	if (getrandom(net->mac, 6, 0) != 6)
-		store_le32(net->mac + 2, (uint32_t)net_now());
+		store_le32(net->mac + 2, (uint32_t)clock_ns());
 	net->mac[0] = (net->mac[0] & 0xfc) | 2; /* locally administered, unicast */
 	net->mac_made_up = true;
 }
@@ -384,7 +385,7 @@ static void init_limiters(struct virtio_net *net, const struct rate_limiter_opti
 
 	for (size_t i = 0; i < ARRAY_SIZE(both); i++) {
 		pthread_mutex_init(&both[i]->lock, NULL);
-		rate_limiter_init(&both[i]->limiter, options, net_now());
+		rate_limiter_init(&both[i]->limiter, options, clock_ns());
 		both[i]->limited = !rate_limiter_unlimited(&both[i]->limiter);
 	}
 }

@@ -6,16 +6,9 @@
 #include <time.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/fd.h"
 #include "devices/virtio/virtio_net_priv.h"
-
-uint64_t net_now(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000ULL + (uint64_t)now.tv_nsec;
-}
 
 uint64_t net_limiter_take(struct net_limiter *limiter, uint64_t bytes, uint64_t now)
 {
@@ -77,7 +70,7 @@ static void tap_ready(void *opaque, int fd, uint32_t events)
 static void timer_fired(void *opaque)
 {
 	struct net_pair *pair = opaque;
-	uint64_t now = net_now();
+	uint64_t now = clock_ns();
 
 	if (pair->rx_wait && pair->rx_due <= now) {
 		pair->rx_wait = false;
@@ -130,7 +123,7 @@ void net_pair_update(struct net_pair *pair)
 		due = pair->rx_due;
 	if (pair->tx_wait)
 		due = MIN(due, pair->tx_due);
-	now = net_now();
+	now = clock_ns();
 	loop_timer_set(pair->timer, due > now ? due - now : 1);
 }
 

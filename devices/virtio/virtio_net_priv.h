@@ -130,7 +130,6 @@ static inline void net_count(struct virtio_net *net, unsigned int counter, uint6
 
 /* 0: go on; else nanoseconds to wait. */
 uint64_t net_limiter_take(struct net_limiter *limiter, uint64_t bytes, uint64_t now);
-uint64_t net_now(void);
 
 /* In the pair's loop. Serving: watch kicks and, where attached, the tap. */
 int net_pair_start(struct net_pair *pair, struct error *err);

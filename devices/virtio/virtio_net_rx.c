@@ -4,6 +4,7 @@
 #include <sys/uio.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "devices/virtio/virtio_net_priv.h"
 #include "devices/virtio/virtqueue_batch.h"
 
@@ -208,11 +209,11 @@ static bool settle(struct net_pair *pair)
 		return true;
 	}
 	wait = pair->net->rx_limit.limited
-		       ? net_limiter_take(&pair->net->rx_limit, pair->held_len, net_now())
+		       ? net_limiter_take(&pair->net->rx_limit, pair->held_len, clock_ns())
 		       : 0;
 	if (wait) {
 		pair->rx_wait = true;
-		pair->rx_due = net_now() + wait;
+		pair->rx_due = clock_ns() + wait;
 		return false;
 	}
 	deliver(pair, chains);
@@ -225,7 +226,7 @@ static void tap_failed(struct net_pair *pair, int code)
 		    "%s: read from tap %s: %s; trying again", pair->net->dev.id,
 		    pair->net->tap.name, strerror(-code));
 	pair->rx_wait = true;
-	pair->rx_due = net_now() + TAP_RETRY_NS;
+	pair->rx_due = clock_ns() + TAP_RETRY_NS;
 }
 
 /* One frame from the tap to the guest; false where that cannot go on now. */

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "devices/virtio/virtio_net_priv.h"
 
 int net_save(struct virtio_device *dev, struct state_writer *writer, struct error *err)
@@ -81,9 +82,9 @@ int net_load(struct virtio_device *dev, const struct state_node *node, struct er
 	if (!r)
 		r = state_get_bool(node, "announce", &announce, err);
 	if (!r)
-		r = rate_limiter_load(&net->rx_limit.limiter, node, "rx-limit", net_now(), err);
+		r = rate_limiter_load(&net->rx_limit.limiter, node, "rx-limit", clock_ns(), err);
 	if (!r)
-		r = rate_limiter_load(&net->tx_limit.limiter, node, "tx-limit", net_now(), err);
+		r = rate_limiter_load(&net->tx_limit.limiter, node, "tx-limit", clock_ns(), err);
 	if (!r)
 		r = net_take_attached(net, err);
 	atomic_store(&net->announce, announce);

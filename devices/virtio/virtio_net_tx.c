@@ -3,6 +3,7 @@
 #include <sys/uio.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "devices/virtio/virtio_net_priv.h"
 
 #define TX_IOV_MAX 1024 /* what writev(2) takes */
@@ -47,12 +48,12 @@ static bool step(struct net_pair *pair)
 	if (r <= 0)
 		return false;
 	wait = net->tx_limit.limited
-		       ? net_limiter_take(&net->tx_limit, chain.readable_len, net_now())
+		       ? net_limiter_take(&net->tx_limit, chain.readable_len, clock_ns())
 		       : 0;
 	if (wait) {
 		virtqueue_unpop(pair->tx, &chain);
 		pair->tx_wait = true;
-		pair->tx_due = net_now() + wait;
+		pair->tx_due = clock_ns() + wait;
 		return false;
 	}
 	sent = send_frame(pair, &chain);

@@ -9,15 +9,8 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "devices/virtio/virtio_vsock_priv.h"
-
-uint64_t vsock_now(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000ULL + (uint64_t)now.tv_nsec;
-}
 
 struct vsock_conn *vsock_conn_new(struct vsock *vsock, int fd)
 {
@@ -114,7 +107,7 @@ void vsock_conn_patience(struct vsock_conn *conn)
 {
 	struct vsock *vsock = conn->vsock;
 
-	conn->deadline = vsock_now() + vsock->patience_ns;
+	conn->deadline = clock_ns() + vsock->patience_ns;
 	if (!vsock->timer_set)
 		loop_timer_set(vsock->timer, VSOCK_TICK_NS);
 	vsock->timer_set = true;
@@ -392,7 +385,7 @@ void vsock_tick(void *opaque)
 {
 	struct vsock *vsock = opaque;
 	struct vsock_conn *conn, *next;
-	uint64_t now = vsock_now();
+	uint64_t now = clock_ns();
 	struct error err = ERROR_INIT;
 	bool more = false;
 

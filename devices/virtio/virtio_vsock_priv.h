@@ -190,8 +190,6 @@ static inline void vsock_count(struct vsock *vsock, unsigned int counter, uint64
 	atomic_fetch_add_explicit(&vsock->counters[counter].value, n, memory_order_relaxed);
 }
 
-uint64_t vsock_now(void);
-
 /* The socket file: virtio_vsock_socket.c. */
 int vsock_listen(struct vsock *vsock, const char *path, struct error *err);
 void vsock_unlisten(struct vsock *vsock);

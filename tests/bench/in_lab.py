@@ -33,7 +33,7 @@ DISK_MIB = 512
 HOST, GUEST, TAP = "192.168.90.1", "192.168.90.2", "bench0"
 # KVM from 6.14 on and QEMU's emulated SVM together stop a guest now and then when it
 # notifies a device (vmm/vcpu.c, retry_delivery): Ferry goes on, QEMU does not.
-ATTEMPTS = 4
+ATTEMPTS = 10
 
 
 def lab(tool, *args):

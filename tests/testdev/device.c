@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/fd.h"
 #include "tests/testdev/testdev.h"
 
@@ -221,14 +222,6 @@ void testdev_finish_dma(struct testdev *t)
 	}
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
 /* What the rate lets it do by now, at most a part. */
 static uint32_t dma_due(struct testdev *t)
 {
@@ -238,10 +231,10 @@ static uint32_t dma_due(struct testdev *t)
 	if (!t->o.dma_rate)
 		return DMA_PART;
 	if (!d->started_ns) {
-		d->started_ns = now_ns();
+		d->started_ns = clock_ns();
 		d->started_done = d->done;
 	}
-	due = (double)(now_ns() - d->started_ns) * (double)t->o.dma_rate / 1e9 + d->started_done -
+	due = (double)(clock_ns() - d->started_ns) * (double)t->o.dma_rate / 1e9 + d->started_done -
 	      d->done;
 	return due <= 0 ? 0 : due > DMA_PART ? DMA_PART : (uint32_t)due;
 }

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "tests/testdev/testdev.h"
 
 #define WORDS (TESTDEV_PAGE / 8)
@@ -22,14 +23,6 @@ static void write_page(struct testdev_filler *f, uint64_t page, uint64_t generat
 	word[0] = generation;
 	for (uint64_t k = 1; k < WORDS; k++)
 		word[k] = value += TESTDEV_FILLER_FACTOR;
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
 int testdev_filler_init(struct testdev *t)
@@ -49,7 +42,7 @@ int testdev_filler_init(struct testdev *t)
 		return -errno;
 	for (uint64_t page = 0; page < f->pages; page++)
 		write_page(f, page, 0);
-	f->touched_ns = now_ns();
+	f->touched_ns = clock_ns();
 	return 0;
 }
 
@@ -91,13 +84,13 @@ void testdev_filler_touch(struct testdev *t, uint64_t pages)
 
 void testdev_filler_start(struct testdev *t)
 {
-	t->migration.filler.touched_ns = now_ns();
+	t->migration.filler.touched_ns = clock_ns();
 }
 
 void testdev_filler_run(struct testdev *t)
 {
 	struct testdev_filler *f = &t->migration.filler;
-	uint64_t now = now_ns(), pages;
+	uint64_t now = clock_ns(), pages;
 	double rate = (double)t->o.state_dirty / TESTDEV_PAGE / 1e9;
 
 	if (!t->o.state_dirty || !f->pages)

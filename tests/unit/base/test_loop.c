@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/loop.h"
 #include "tests/unit/helpers/run_suite.h"
@@ -31,14 +33,6 @@ static void teardown(void)
 static void stop(void *opaque)
 {
 	loop_stop(loop);
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
 struct watch {
@@ -166,7 +160,7 @@ START_TEST(timer_fires_once_and_not_early)
 {
 	struct timer t = { .until = 2 }; /* only a second shot would stop the loop by it */
 	struct timer end = { .until = 1 };
-	uint64_t start = now_ns();
+	uint64_t start = clock_ns();
 
 	t.source = loop_timer_new(loop, tick, &t, NULL);
 	end.source = loop_timer_new(loop, tick, &end, NULL);
@@ -175,7 +169,7 @@ START_TEST(timer_fires_once_and_not_early)
 	loop_run(loop);
 	ck_assert_uint_eq(t.calls, 1);
 	ck_assert_uint_eq(end.calls, 1);
-	ck_assert_uint_ge(now_ns() - start, 30000000);
+	ck_assert_uint_ge(clock_ns() - start, 30000000);
 }
 END_TEST
 
@@ -427,6 +421,66 @@ START_TEST(threads_take_no_signals)
 }
 END_TEST
 
+/* A source that takes itself away at once: so it must be known by then. */
+struct watched {
+	struct loop *loop;
+	struct loop_source *source;
+	sem_t called;
+};
+
+static void unwatch_itself(void *opaque, int fd, uint32_t events)
+{
+	struct watched *w = opaque;
+
+	ck_assert_ptr_nonnull(w->source);
+	loop_unwatch(w->loop, &w->source);
+	sem_post(&w->called);
+}
+
+START_TEST(another_threads_source_is_known_before_it_is_called)
+{
+	struct io_thread *thread = io_thread_new(NULL, "io", NULL);
+	struct watched w = { .loop = io_thread_loop(thread) };
+	int fd = eventfd_new();
+
+	sem_init(&w.called, 0, 0);
+	eventfd_signal(fd);
+	for (int i = 0; i < EACH; i++) {
+		ck_assert_int_eq(
+			loop_watch(w.loop, &w.source, fd, EPOLLIN, unwatch_itself, &w, NULL), 0);
+		sem_wait(&w.called);
+	}
+	ck_assert_ptr_null(w.source);
+	ck_assert_int_eq(loop_watch(w.loop, &w.source, fd, 0, unwatch_itself, &w, NULL), 0);
+	ck_assert_ptr_nonnull(w.source);
+	loop_unwatch(w.loop, &w.source);
+	ck_assert_ptr_null(w.source);
+	loop_unwatch(w.loop, &w.source); /* nothing: allowed */
+	io_thread_free(thread);
+	ck_assert_int_eq(sem_trywait(&w.called), -1);
+	sem_destroy(&w.called);
+	close(fd);
+}
+END_TEST
+
+START_TEST(another_threads_source_may_be_refused)
+{
+	struct io_thread *thread = io_thread_new(NULL, "io", NULL);
+	struct watched w = { .loop = io_thread_loop(thread), .source = (void *)&w };
+	struct error err = ERROR_INIT;
+	int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+
+	ck_assert_int_eq(loop_watch(w.loop, &w.source, fd, EPOLLIN, unwatch_itself, &w, &err),
+			 -EPERM);
+	ck_assert_ptr_null(w.source);
+	ck_assert_int_eq(err.code, -EPERM);
+	ck_assert_int_eq(loop_watch(w.loop, &w.source, -1, EPOLLIN, unwatch_itself, &w, NULL),
+			 -EBADF);
+	io_thread_free(thread);
+	close(fd);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("loop");
@@ -448,6 +502,8 @@ int main(void)
 	tcase_add_test(t, call_from_the_loops_own_thread_runs_at_once);
 	tcase_add_test(t, stop_before_run_is_not_lost);
 	tcase_add_test(t, posts_never_run_are_freed);
+	tcase_add_test(threads, another_threads_source_is_known_before_it_is_called);
+	tcase_add_test(threads, another_threads_source_may_be_refused);
 	tcase_add_test(threads, posts_and_calls_of_many_threads_all_run_in_one);
 	tcase_add_test(threads, io_threads_start_and_end_many_times);
 	tcase_add_test(threads, policy_is_applied_in_the_thread_before_it_runs);

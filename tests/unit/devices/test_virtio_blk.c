@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "devices/virtio/virtio_blk.h"
 #include "memory/dirty_source.h"
@@ -706,21 +707,13 @@ START_TEST(many_requests_in_flight_get_their_own_data)
 }
 END_TEST
 
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
 /* A driver with up to 16 reads out that sends one each gap_ns, and looks for answers only
  * when it is interrupted; returns the interrupts. */
 static unsigned int paced(uint64_t gap_ns, unsigned int total)
 {
 	struct fake_driver *driver = &transport.drivers[0];
 	unsigned int added = 0, done = 0, seen = atomic_load(&transport.signals[0]), before = seen;
-	uint64_t next = now_ns();
+	uint64_t next = clock_ns();
 
 	put_header(VIRTIO_BLK_T_IN, 0);
 	while (done < total) {
@@ -735,9 +728,9 @@ static unsigned int paced(uint64_t gap_ns, unsigned int total)
 			__sync_synchronize();
 		}
 		seen = signals;
-		if (added == total || added - done == 16 || now_ns() < next)
+		if (added == total || added - done == 16 || clock_ns() < next)
 			continue;
-		next = now_ns() + gap_ns;
+		next = clock_ns() + gap_ns;
 		fake_driver_add(driver, (struct fake_buffer[]){ HDR, { DATA, 512, true }, STS }, 3);
 		added++;
 		if (fake_driver_wants_kick(driver))
@@ -870,14 +863,6 @@ START_TEST(written_guest_pages_are_marked_dirty)
 }
 END_TEST
 
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 START_TEST(operations_are_limited)
 {
 	struct virtio_blk_options o = options();
@@ -885,10 +870,10 @@ START_TEST(operations_are_limited)
 
 	o.rate_limit.ops = (struct token_bucket_options){ .size = 10, .refill_ms = 100 };
 	start(o, _i);
-	start_ms = now_ms();
+	start_ms = clock_ms();
 	for (int i = 0; i < 30; i++)
 		ck_assert_uint_eq(read_sectors(0, 512), VIRTIO_BLK_S_OK);
-	took = now_ms() - start_ms;
+	took = clock_ms() - start_ms;
 	/* 10 at once, 20 more at 100 a second */
 	ck_assert_uint_ge(took, 180);
 	ck_assert_uint_le(took, 2000);
@@ -902,11 +887,11 @@ START_TEST(bandwidth_is_limited_and_large_requests_still_go)
 
 	o.rate_limit.bandwidth = (struct token_bucket_options){ .size = 4096, .refill_ms = 10 };
 	start(o, _i);
-	start_ms = now_ms();
+	start_ms = clock_ms();
 	ck_assert_uint_eq(read_sectors(0, 65536), VIRTIO_BLK_S_OK);
 	check_pattern(DATA, 0, 65536);
 	ck_assert_uint_eq(read_sectors(0, 512), VIRTIO_BLK_S_OK);
-	took = now_ms() - start_ms;
+	took = clock_ms() - start_ms;
 	ck_assert_uint_ge(took, 145);
 	ck_assert_uint_le(took, 2000);
 }

@@ -10,9 +10,9 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/fd.h"
 #include "migration/channel.h"
-#include "migration/clock.h"
 #include "migration/crc32c.h"
 #include "tests/unit/helpers/run_suite.h"
 

@@ -11,9 +11,9 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/fd.h"
 #include "migration/channel.h"
-#include "migration/clock.h"
 #include "tests/unit/helpers/run_suite.h"
 #include "tests/unit/migration/certificates.h"
 

@@ -2,7 +2,7 @@
 /* Whole migrations over TLS, and those that do not come about. */
 #include <check.h>
 
-#include "migration/clock.h"
+#include "base/clock.h"
 #include "tests/unit/helpers/run_suite.h"
 #include "tests/unit/migration/byte_proxy.h"
 #include "tests/unit/migration/certificates.h"

@@ -2,7 +2,7 @@
 /* Whole migrations by postcopy between two fake machines. */
 #include <check.h>
 
-#include "migration/clock.h"
+#include "base/clock.h"
 #include "tests/unit/helpers/run_suite.h"
 #include "tests/unit/migration/migration_fixture.h"
 

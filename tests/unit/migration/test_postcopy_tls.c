@@ -2,7 +2,7 @@
 /* Postcopy over TLS: its connection of requests, and the connections that are made anew. */
 #include <check.h>
 
-#include "migration/clock.h"
+#include "base/clock.h"
 #include "tests/unit/helpers/run_suite.h"
 #include "tests/unit/migration/byte_proxy.h"
 #include "tests/unit/migration/certificates.h"
