@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Monotonic time. */
+/* Monotonic time, and dates. */
 #ifndef BASE_CLOCK_H
 #define BASE_CLOCK_H
 
@@ -27,5 +27,12 @@ static inline struct timespec clock_in_us(uint64_t us)
 	return (struct timespec){ .tv_sec = (time_t)(then / 1000000000ULL),
 				  .tv_nsec = (long)(then % 1000000000ULL) };
 }
+
+/*
+ * The date and time of day in UTC, `seconds` after 1970; tm_yday stays 0. gmtime_r() opens
+ * the host's time zone file, which most threads must not, takes a lock, and counts leap
+ * seconds where that file does.
+ */
+void clock_utc(int64_t seconds, struct tm *tm);
 
 #endif

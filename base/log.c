@@ -81,7 +81,7 @@ static void write_line(struct log *log, enum log_level level, const char *format
 	int n;
 
 	clock_gettime(CLOCK_REALTIME, &now);
-	gmtime_r(&now.tv_sec, &tm);
+	clock_utc(now.tv_sec, &tm);
 	prctl(PR_GET_NAME, thread);
 	n = snprintf(line, sizeof(line),
 		     "%04d-%02d-%02dT%02d:%02d:%02d.%06ldZ %s %s: ", tm.tm_year + 1900,

@@ -398,9 +398,6 @@ int main(int argc, char *argv[])
 
 	/* One heap for all threads: theirs would cost more memory than they save time. */
 	mallopt(M_ARENA_MAX, 1);
-	/* The C library reads the time zone at the first date it makes, even in UTC: now,
-	 * not in a vCPU thread whose filter forbids opening files. */
-	tzset();
 	if (ferry_options_parse(&ferry.options, argc, argv, &err)) {
 		fprintf(stderr, "ferry: %s\nSee 'ferry --help'.\n", err.message);
 		return EXIT_USAGE;

@@ -65,7 +65,7 @@ static void take_snapshot(struct rtc *rtc)
 	struct timespec now;
 
 	clock_gettime(CLOCK_REALTIME, &now);
-	gmtime_r(&now.tv_sec, &rtc->snapshot);
+	clock_utc(now.tv_sec, &rtc->snapshot);
 	rtc->snapshot_ns = clock_ns();
 }
 
@@ -92,8 +92,7 @@ static uint8_t read_time(struct rtc *rtc, uint8_t reg)
 	if (reg == RTC_SECONDS || clock_ns() - rtc->snapshot_ns > SNAPSHOT_NS)
 		take_snapshot(rtc);
 	switch (reg) {
-	case RTC_SECONDS: /* a leap second has no place in the register's range */
-		return encode(rtc, MIN(tm->tm_sec, 59));
+	case RTC_SECONDS: return encode(rtc, tm->tm_sec);
 	case RTC_MINUTES: return encode(rtc, tm->tm_min);
 	case RTC_HOURS: return encode_hours(rtc, tm->tm_hour);
 	case RTC_DAY_OF_WEEK: /* Sunday is 1 */ return encode(rtc, tm->tm_wday + 1);
