@@ -309,6 +309,8 @@ static int load_guest(struct machine *machine, const struct vm_config *config,
 
 	r = x86_acpi_write(machine->host.memory, &acpi, &options.rsdp, err);
 	if (!r)
+		r = x86_mptable_write(machine->host.memory, machine->apic_ids, acpi.cpus, err);
+	if (!r)
 		r = vmgenid_write(machine->vmgenid, err);
 	if (!r)
 		r = x86_smbios_write(machine->host.memory, &smbios, err);

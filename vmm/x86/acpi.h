@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * ACPI 6.4 tables of a hardware-reduced platform, so that stock kernels work
- * unpatched: RSDP, XSDT, FADT, MADT, MCFG, DSDT; and SMBIOS 3.0 (types 0, 1, 11, 127).
+ * unpatched: RSDP, XSDT, FADT, MADT, MCFG, DSDT; SMBIOS 3.0 (types 0, 1, 11, 127);
+ * MultiProcessor Specification 1.4.
  *
  * DSDT: \_SB.PCI0 (PNP0A08; bus 0, windows, _PRT, a device object per slot with
  * _SUN/_EJ0, PCNT/PSCN over the registers of devices/pci/pci_root.h), \_SB.GED_
@@ -30,6 +31,11 @@ struct x86_acpi_options {
 /* Writes the tables at X86_ACPI_BASE; *rsdp gets the gpa of the RSDP. */
 int x86_acpi_write(struct guest_memory *memory, const struct x86_acpi_options *options,
 		   uint64_t *rsdp, struct error *err);
+
+/* The MP floating pointer at X86_MP_POINTER and the table at X86_MP_TABLE: CPUs, IOAPIC and
+ * ISA interrupts, for kernels without ACPI. APIC ids from 255 on have no place in it. */
+int x86_mptable_write(struct guest_memory *memory, const uint32_t *apic_ids, unsigned int cpus,
+		      struct error *err);
 
 struct x86_smbios_options {
 	const char *serial_number; /* NULL: none */

@@ -4,7 +4,9 @@
  *
  *   0000_0000  RAM; boot structures below 1 MiB
  *   0007_0000    boot: zero page / PVH start info, GDT, page tables, command line
+ *   0009_fc00    MP floating pointer, and
  *   000a_0000    hole (no RAM use: reserved in the memory map) up to 1 MiB, of which
+ *   000d_e000      the MP table,
  *   000d_f000      the page of the VM generation id,
  *   000e_0000      ACPI tables, and 000f_0000 the SMBIOS entry point
  *   0010_0000    kernel, initramfs (as high as it may go)
@@ -20,6 +22,10 @@
 #define X86_BOOT_BASE 0x70000ULL /* to 0x9fc00: what boot.c lays out */
 #define X86_BOOT_END 0x9fc00ULL
 #define X86_HOLE_START 0xa0000ULL
+/* In the last KiB below 640 KiB: one of the places where it is looked for. */
+#define X86_MP_POINTER 0x9fc00ULL
+#define X86_MP_TABLE 0xde000ULL
+#define X86_MP_TABLE_END 0xdf000ULL
 /* Not at the page's start: Linux looks at those of 2 KiB for option ROMs. */
 #define X86_VMGENID 0xdf028ULL
 #define X86_ACPI_BASE 0xe0000ULL

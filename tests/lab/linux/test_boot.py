@@ -31,6 +31,12 @@ class Boot(unittest.TestCase):
             # every CPU runs something
             vm.sh("for i in 0 1 2 3; do taskset $((1 << i)) true || exit 1; done")
 
+    def test_kernel_without_acpi_finds_its_cpus_in_the_mp_table(self):
+        with LinuxGuest(cpus=4, cmdline="acpi=off") as vm:
+            self.assertEqual(vm.sh("nproc").strip(), "4")
+            # Its pointer is found before the 64 KiB of the BIOS are looked through.
+            self.assertIn("found SMP MP-table at [mem 0x0009fc00-0x0009fc0f]", vm.sh("dmesg"))
+
     def test_memory_above_4_gib_is_usable(self):
         with LinuxGuest(memory="3328M") as vm:
             total = int(vm.sh("awk '/MemTotal/ {print $2}' /proc/meminfo"))
