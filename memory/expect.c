@@ -10,11 +10,12 @@
 
 static void allocate(struct guest_memory *memory, const struct expected *e)
 {
-	make_huge(e->hva, e->size, &memory->expecting.stop);
+	make_huge(e->hva, e->size, e->order, &memory->expecting.stop);
 }
 
 /* Calls fn with each whole extent of RAM that the range touches, where huge pages are wanted. */
 static void for_each_range(struct guest_memory *memory, uint64_t gpa, uint64_t len,
+			   enum expect_order order,
 			   void (*fn)(struct guest_memory *memory, const struct expected *e))
 {
 	uint64_t last = gpa + len < gpa ? UINT64_MAX : gpa + len;
@@ -28,13 +29,14 @@ static void for_each_range(struct guest_memory *memory, uint64_t gpa, uint64_t l
 		if (last < end)
 			end = MIN(end, align_up(last, THP_SIZE));
 		if (memory->regions[i]->transparent_hugepages && len && start < end)
-			fn(memory, &(struct expected){ r->hva + (start - r->gpa), end - start });
+			fn(memory,
+			   &(struct expected){ r->hva + (start - r->gpa), end - start, order });
 	}
 }
 
 void guest_memory_make_huge(struct guest_memory *memory, uint64_t gpa, uint64_t len)
 {
-	for_each_range(memory, gpa, len, allocate);
+	for_each_range(memory, gpa, len, EXPECT_UPWARDS, allocate);
 }
 
 /* The next of those that are left; none: the thread ends. */
@@ -92,9 +94,10 @@ static void expect(struct guest_memory *memory, const struct expected *e)
 		run(memory);
 }
 
-void guest_memory_expect(struct guest_memory *memory, uint64_t gpa, uint64_t len)
+void guest_memory_expect(struct guest_memory *memory, uint64_t gpa, uint64_t len,
+			 enum expect_order order)
 {
-	for_each_range(memory, gpa, len, expect);
+	for_each_range(memory, gpa, len, order, expect);
 }
 
 void guest_memory_expect_wait(struct guest_memory *memory)

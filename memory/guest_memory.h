@@ -117,9 +117,15 @@ void guest_memory_mark_dirty(struct guest_memory *memory, uint64_t gpa, uint64_t
  */
 void guest_memory_make_huge(struct guest_memory *memory, uint64_t gpa, uint64_t len);
 
-/* That, by a thread beside what goes on: the guest is about to use all of the range, and need
- * not wait to begin. Control plane, one caller at a time. */
-void guest_memory_expect(struct guest_memory *memory, uint64_t gpa, uint64_t len);
+/*
+ * That, by a thread beside what goes on: the guest is about to use all of the range, and need
+ * not wait to begin. Downwards where somebody fills it upwards meanwhile: both would allocate
+ * the same extent at the same time, all the way. Ranges are taken in the order of the calls.
+ * Control plane, one caller at a time.
+ */
+enum expect_order { EXPECT_UPWARDS, EXPECT_DOWNWARDS };
+void guest_memory_expect(struct guest_memory *memory, uint64_t gpa, uint64_t len,
+			 enum expect_order order);
 
 /* Waits until everything that was expected is there. As guest_memory_expect(). */
 void guest_memory_expect_wait(struct guest_memory *memory);

@@ -24,6 +24,7 @@ struct region {
 struct expected {
 	uint8_t *hva;
 	uint64_t size;
+	enum expect_order order;
 };
 
 struct guest_memory {

@@ -9,7 +9,6 @@
 
 #include "base/bytes.h"
 #include "base/thread.h"
-#include "memory/guest_memory.h"
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -39,13 +38,16 @@ static int touch(uint8_t *start, uint64_t len, uint64_t page_size)
 	return 0;
 }
 
-void make_huge(uint8_t *start, uint64_t len, const atomic_bool *stop)
+void make_huge(uint8_t *start, uint64_t len, enum expect_order order, const atomic_bool *stop)
 {
 	/* MADV_COLLAPSE makes a huge page of an extent that has at least one page. */
-	for (uint64_t offset = 0; offset < len; offset += THP_SIZE)
+	for (uint64_t done = 0; done < len; done += THP_SIZE) {
+		uint64_t offset = order == EXPECT_DOWNWARDS ? len - THP_SIZE - done : done;
+
 		if ((stop && atomic_load(stop)) ||
 		    madvise(start + offset, GUEST_PAGE_SIZE, MADV_POPULATE_WRITE))
 			return;
+	}
 	madvise(start, len, MADV_COLLAPSE);
 }
 
@@ -55,7 +57,7 @@ static int populate(const struct work *work, uint64_t offset)
 
 	/* What does not become huge is populated page by page. */
 	if (work->huge)
-		make_huge(work->start + offset, align_down(len, THP_SIZE), NULL);
+		make_huge(work->start + offset, align_down(len, THP_SIZE), EXPECT_UPWARDS, NULL);
 	while (madvise(work->start + offset, len, MADV_POPULATE_WRITE)) {
 		if (errno == EINTR || errno == EAGAIN)
 			continue;

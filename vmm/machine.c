@@ -304,18 +304,20 @@ static int load_guest(struct machine *machine, const struct vm_config *config,
 		.kernel = config->payload.kernel,
 		.initramfs = config->payload.initramfs,
 		.cmdline = config->payload.cmdline,
+		.rsdp = X86_ACPI_BASE,
 	};
 	int r;
 
-	r = x86_acpi_write(machine->host.memory, &acpi, &options.rsdp, err);
+	/* The files first: the tables' RAM is allocated meanwhile. */
+	r = x86_boot_load(machine->host.memory, &options, boot, err);
+	if (!r)
+		r = x86_acpi_write(machine->host.memory, &acpi, err);
 	if (!r)
 		r = x86_mptable_write(machine->host.memory, machine->apic_ids, acpi.cpus, err);
 	if (!r)
 		r = vmgenid_write(machine->vmgenid, err);
 	if (!r)
 		r = x86_smbios_write(machine->host.memory, &smbios, err);
-	if (!r)
-		r = x86_boot_load(machine->host.memory, &options, boot, err);
 	return r;
 }
 

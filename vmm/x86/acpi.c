@@ -199,7 +199,7 @@ static void write_rsdp(uint8_t *rsdp, uint64_t xsdt)
 }
 
 int x86_acpi_write(struct guest_memory *memory, const struct x86_acpi_options *options,
-		   uint64_t *rsdp, struct error *err)
+		   struct error *err)
 {
 	_cleanup_free_ uint8_t *data = calloc(1, TABLES_SIZE);
 	struct tables t = { .data = data };
@@ -226,6 +226,5 @@ int x86_acpi_write(struct guest_memory *memory, const struct x86_acpi_options *o
 				      "ACPI tables at %#llx",
 				      (unsigned long long)(guest_memory_size(memory) / KIB),
 				      (unsigned long long)X86_ACPI_BASE);
-	*rsdp = X86_ACPI_BASE;
 	return 0;
 }

@@ -28,9 +28,9 @@ struct x86_acpi_options {
 	uint64_t vmgenid; /* gpa of the VM generation id; 0: there is none */
 };
 
-/* Writes the tables at X86_ACPI_BASE; *rsdp gets the gpa of the RSDP. */
+/* Writes the tables at X86_ACPI_BASE, the RSDP first. */
 int x86_acpi_write(struct guest_memory *memory, const struct x86_acpi_options *options,
-		   uint64_t *rsdp, struct error *err);
+		   struct error *err);
 
 /* The MP floating pointer at X86_MP_POINTER and the table at X86_MP_TABLE: CPUs, IOAPIC and
  * ISA interrupts, for kernels without ACPI. APIC ids from 255 on have no place in it. */

@@ -161,58 +161,56 @@ int boot_low_ram_end(const struct guest_memory *memory, uint64_t *end, struct er
 #define EARLY_MAX (32 * MIB) /* large guests need not start fast */
 #define INITRAMFS_MIN MIB
 
-void boot_expect_kernel(struct guest_memory *memory, uint64_t start, uint64_t end)
-{
-	if (end - start >= KERNEL_MIN)
-		guest_memory_expect(memory, 0, end + BEHIND_KERNEL);
-}
-
-void boot_expect_early(struct guest_memory *memory, uint64_t kernel_size,
-		       const struct boot_blob *initramfs)
+static void expect_tables(struct guest_memory *memory, const struct boot_blob *initramfs)
 {
 	const struct guest_memory_region *r =
 		guest_memory_region(memory, guest_memory_region_count(memory) - 1);
 	uint64_t len = MIN(guest_memory_size(memory) / 64 + EARLY_TABLES, EARLY_MAX);
 	uint64_t top = r->gpa + r->size;
 
-	if (kernel_size < KERNEL_MIN)
-		return;
 	if (initramfs->size && top - initramfs->gpa < r->size &&
 	    align_up(initramfs->gpa + initramfs->size, GUEST_PAGE_SIZE) == top)
 		top = initramfs->gpa;
 	len = MIN(len, top - r->gpa);
-	guest_memory_expect(memory, top - len, len);
+	guest_memory_expect(memory, top - len, len, EXPECT_UPWARDS);
 }
 
-int boot_load_initramfs(struct guest_memory *memory, const char *path, uint64_t floor,
-			uint64_t ceiling, struct boot_blob *initramfs, struct error *err)
+void boot_expect(struct guest_memory *memory, const struct boot_kernel *kernel,
+		 const struct boot_blob *initramfs)
 {
-	_cleanup_boot_file_ struct boot_file file = { .fd = -1 };
-	uint64_t gpa;
+	if (kernel->end - kernel->start < KERNEL_MIN)
+		return;
+	/* What is loaded first. */
+	guest_memory_expect(memory, kernel->start, kernel->loaded, EXPECT_DOWNWARDS);
+	if (initramfs->size >= INITRAMFS_MIN)
+		guest_memory_expect(memory, initramfs->gpa, initramfs->size, EXPECT_DOWNWARDS);
+	guest_memory_expect(memory, 0, kernel->end + BEHIND_KERNEL, EXPECT_UPWARDS);
+	expect_tables(memory, initramfs);
+}
+
+int boot_place_initramfs(struct boot_file *file, const char *path, uint64_t floor, uint64_t ceiling,
+			 struct boot_blob *initramfs, struct error *err)
+{
 	int r;
 
 	*initramfs = (struct boot_blob){ 0 };
 	if (!path)
 		return 0;
-	r = boot_file_open(&file, "initramfs", path, err);
+	r = boot_file_open(file, "initramfs", path, err);
 	if (r)
 		return r;
 	floor = align_up(floor, GUEST_PAGE_SIZE);
 	ceiling = align_down(ceiling, GUEST_PAGE_SIZE);
-	if (floor >= ceiling || file.size > ceiling - floor)
+	if (floor >= ceiling || file->size > ceiling - floor)
 		return error_set_kind(
 			err, ERROR_BAD_REQUEST, ENOMEM,
 			"load initramfs %s: %llu KiB do not fit into the %llu KiB of "
 			"guest memory beside the kernel; give the VM more memory",
-			path, (unsigned long long)((file.size + KIB - 1) / KIB),
+			path, (unsigned long long)((file->size + KIB - 1) / KIB),
 			(unsigned long long)(floor < ceiling ? (ceiling - floor) / KIB : 0));
-	gpa = align_down(ceiling - file.size, GUEST_PAGE_SIZE);
-	if (file.size >= INITRAMFS_MIN)
-		guest_memory_expect(memory, gpa, file.size);
-	r = boot_file_load(&file, 0, memory, gpa, file.size, err);
-	if (!r)
-		*initramfs = (struct boot_blob){ gpa, file.size };
-	return r;
+	*initramfs =
+		(struct boot_blob){ align_down(ceiling - file->size, GUEST_PAGE_SIZE), file->size };
+	return 0;
 }
 
 int boot_write_cmdline(struct guest_memory *memory, const char *cmdline, uint64_t max,

@@ -187,8 +187,10 @@ int boot_load_linux64(struct guest_memory *memory, const struct boot_file *kerne
 		      const struct x86_boot_options *options, struct x86_boot *boot,
 		      struct error *err)
 {
+	_cleanup_boot_file_ struct boot_file file = { .fd = -1 };
 	struct boot_blob initramfs;
 	struct image image = { 0 };
+	struct boot_kernel taken;
 	uint64_t ram_end;
 	int r;
 
@@ -199,19 +201,22 @@ int boot_load_linux64(struct guest_memory *memory, const struct boot_file *kerne
 		r = boot_low_ram_end(memory, &ram_end, err);
 	if (!r)
 		r = place(kernel, &image, ram_end, err);
-	if (!r)
-		boot_expect_kernel(memory, image.load, image.load + image.header.init_size);
-	if (!r)
-		r = boot_write_cmdline(memory, options->cmdline, image.header.cmdline_size, err);
+	if (r)
+		return r;
+	taken = (struct boot_kernel){ image.load, image.size, image.load + image.header.init_size };
+	r = boot_place_initramfs(&file, options->initramfs, taken.end,
+				 MIN(ram_end, (uint64_t)image.header.initrd_addr_max + 1),
+				 &initramfs, err);
+	if (r)
+		return r;
+	boot_expect(memory, &taken, &initramfs);
+	r = boot_write_cmdline(memory, options->cmdline, image.header.cmdline_size, err);
 	if (!r)
 		r = boot_file_load(kernel, image.offset, memory, image.load, image.size, err);
 	if (!r)
-		r = boot_load_initramfs(
-			memory, options->initramfs, image.load + image.header.init_size,
-			MIN(ram_end, (uint64_t)image.header.initrd_addr_max + 1), &initramfs, err);
+		r = boot_file_load(&file, 0, memory, initramfs.gpa, initramfs.size, err);
 	if (r)
 		return r;
-	boot_expect_early(memory, image.header.init_size, &initramfs);
 	if (write_gdt(memory) || write_page_tables(memory) ||
 	    write_zero_page(memory, &image, options, &initramfs))
 		return error_set(err, EFAULT, "boot: the boot area at %#llx is not guest RAM",

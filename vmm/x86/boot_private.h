@@ -56,15 +56,19 @@ struct boot_blob {
 	uint64_t gpa, size;
 };
 
-/* Have RAM ready that a kernel will take as it starts: its own, [start, end), before it
- * is loaded; and, with the initramfs in place, what it allocates first. */
-void boot_expect_kernel(struct guest_memory *memory, uint64_t start, uint64_t end);
-void boot_expect_early(struct guest_memory *memory, uint64_t kernel_size,
-		       const struct boot_blob *initramfs);
+/* Where a kernel will be: what is loaded, and how far its own memory goes. */
+struct boot_kernel {
+	uint64_t start, loaded /* bytes */, end;
+};
 
-/* Reads the initramfs, if any, to the highest pages within [floor, ceiling). */
-int boot_load_initramfs(struct guest_memory *memory, const char *path, uint64_t floor,
-			uint64_t ceiling, struct boot_blob *initramfs, struct error *err);
+/* Has RAM ready that a kernel will take as it starts. Before anything is loaded. */
+void boot_expect(struct guest_memory *memory, const struct boot_kernel *kernel,
+		 const struct boot_blob *initramfs);
+
+/* Opens the initramfs, if there is one, and finds the highest pages within [floor, ceiling)
+ * for it. The file is the caller's. */
+int boot_place_initramfs(struct boot_file *file, const char *path, uint64_t floor, uint64_t ceiling,
+			 struct boot_blob *initramfs, struct error *err);
 /* Writes the command line, of at most max bytes, to BOOT_CMDLINE. */
 int boot_write_cmdline(struct guest_memory *memory, const char *cmdline, uint64_t max,
 		       struct error *err);

@@ -264,6 +264,7 @@ static int write_parameters(struct guest_memory *memory, const struct x86_boot_o
 int boot_load_pvh(struct guest_memory *memory, const struct boot_file *kernel,
 		  const struct x86_boot_options *options, struct x86_boot *boot, struct error *err)
 {
+	_cleanup_boot_file_ struct boot_file file = { .fd = -1 };
 	struct elf elf = { 0 };
 	struct boot_blob initramfs;
 	uint64_t ram_end;
@@ -276,18 +277,22 @@ int boot_load_pvh(struct guest_memory *memory, const struct boot_file *kernel,
 		r = boot_low_ram_end(memory, &ram_end, err);
 	if (!r)
 		r = check_segments(kernel, &elf, ram_end, err);
-	if (!r && elf.start < elf.end)
-		boot_expect_kernel(memory, elf.start, elf.end);
 	if (!r)
-		r = load_segments(memory, kernel, &elf, err);
+		r = boot_place_initramfs(&file, options->initramfs, elf.end, ram_end, &initramfs,
+					 err);
+	if (r)
+		return r;
+	if (elf.start < elf.end)
+		boot_expect(memory,
+			    &(struct boot_kernel){ elf.start, elf.end - elf.start, elf.end },
+			    &initramfs);
+	r = load_segments(memory, kernel, &elf, err);
 	if (!r)
 		r = boot_write_cmdline(memory, options->cmdline, BOOT_CMDLINE_MAX, err);
 	if (!r)
-		r = boot_load_initramfs(memory, options->initramfs, elf.end, ram_end, &initramfs,
-					err);
+		r = boot_file_load(&file, 0, memory, initramfs.gpa, initramfs.size, err);
 	if (r)
 		return r;
-	boot_expect_early(memory, elf.end - elf.start, &initramfs);
 	if (write_parameters(memory, options, &initramfs))
 		return error_set(err, EFAULT, "boot: the boot area at %#llx is not guest RAM",
 				 (unsigned long long)X86_BOOT_BASE);

@@ -75,7 +75,7 @@ START_TEST(expected_ram_is_allocated_in_whole_extents)
 	if (_i)
 		guest_memory_make_huge(m, EXTENT + 4096, EXTENT);
 	else
-		guest_memory_expect(m, EXTENT + 4096, EXTENT);
+		guest_memory_expect(m, EXTENT + 4096, EXTENT, EXPECT_UPWARDS);
 	guest_memory_expect_wait(m);
 	ck_assert_uint_eq(allocated(m), host_collapses() ? 2 * EXTENT : 2 * GUEST_PAGE_SIZE);
 	guest_memory_free(m);
@@ -89,8 +89,8 @@ START_TEST(expecting_keeps_what_is_there)
 
 	ck_assert_int_eq(guest_memory_write(m, 0, "first", 6), 0);
 	ck_assert_int_eq(guest_memory_write(m, EXTENT - 6, "last!", 6), 0);
-	guest_memory_expect(m, 0, EXTENT);
-	guest_memory_expect(m, 0, EXTENT);
+	guest_memory_expect(m, 0, EXTENT, EXPECT_UPWARDS);
+	guest_memory_expect(m, 0, EXTENT, EXPECT_UPWARDS);
 	ck_assert_int_eq(guest_memory_write(m, EXTENT / 4, "meanwhile", 10), 0);
 	guest_memory_expect_wait(m);
 	ck_assert_int_eq(guest_memory_read(m, EXTENT / 4, meanwhile, 10), 0);
@@ -110,7 +110,7 @@ START_TEST(expected_range_may_cross_the_hole_and_the_end)
 	/* The second region ends with half an extent, which stays as it is. */
 	struct guest_memory *m = make(LOW + EXTENT + EXTENT / 2, true);
 
-	guest_memory_expect(m, LOW - EXTENT, UINT64_MAX);
+	guest_memory_expect(m, LOW - EXTENT, UINT64_MAX, EXPECT_UPWARDS);
 	guest_memory_expect_wait(m);
 	ck_assert_uint_eq(allocated(m), host_collapses() ? 2 * EXTENT : 2 * GUEST_PAGE_SIZE);
 	guest_memory_free(m);
@@ -122,13 +122,13 @@ START_TEST(one_call_after_another_and_more_than_fit_are_advice)
 	struct guest_memory *m = make(LOW, true);
 
 	for (int i = 0; i < 3; i++) {
-		guest_memory_expect(m, 0, EXTENT);
+		guest_memory_expect(m, 0, EXTENT, EXPECT_UPWARDS);
 		guest_memory_expect_wait(m);
 		guest_memory_expect_wait(m);
 	}
 	ck_assert_uint_eq(allocated(m), host_collapses() ? EXTENT : GUEST_PAGE_SIZE);
 	for (int i = 0; i < 100; i++)
-		guest_memory_expect(m, EXTENT, EXTENT);
+		guest_memory_expect(m, EXTENT, EXTENT, EXPECT_UPWARDS);
 	guest_memory_expect_wait(m);
 	ck_assert_uint_ge(allocated(m), host_collapses() ? 2 * EXTENT : 2 * GUEST_PAGE_SIZE);
 	guest_memory_free(m);
@@ -140,7 +140,7 @@ START_TEST(ram_is_freed_while_it_is_being_allocated)
 	for (int i = 0; i < 20; i++) {
 		struct guest_memory *m = make(LOW, true);
 
-		guest_memory_expect(m, 0, LOW);
+		guest_memory_expect(m, 0, LOW, EXPECT_UPWARDS);
 		guest_memory_free(m);
 	}
 }
@@ -150,9 +150,9 @@ START_TEST(nothing_is_allocated_outside_of_ram_or_for_nothing)
 {
 	struct guest_memory *m = make(LOW, true);
 
-	guest_memory_expect(m, LOW, HIGH);
-	guest_memory_expect(m, 0, 0);
-	guest_memory_expect(m, UINT64_MAX, UINT64_MAX);
+	guest_memory_expect(m, LOW, HIGH, EXPECT_UPWARDS);
+	guest_memory_expect(m, 0, 0, EXPECT_UPWARDS);
+	guest_memory_expect(m, UINT64_MAX, UINT64_MAX, EXPECT_UPWARDS);
 	guest_memory_expect_wait(m);
 	ck_assert_uint_eq(allocated(m), 0);
 	guest_memory_free(m);
@@ -163,7 +163,7 @@ START_TEST(without_huge_pages_wanted_nothing_is_allocated)
 {
 	struct guest_memory *m = make(LOW, false);
 
-	guest_memory_expect(m, 0, LOW);
+	guest_memory_expect(m, 0, LOW, EXPECT_UPWARDS);
 	guest_memory_expect_wait(m);
 	ck_assert_uint_eq(allocated(m), 0);
 	guest_memory_free(m);
