@@ -193,9 +193,10 @@ static void unmask_signalled(void *opaque, int fd, uint32_t events)
 
 static void drop_unmask(struct user_transport *u)
 {
+	if (u->unmask_fd < 0)
+		return;
 	loop_unwatch(u->loop, &u->unmask);
-	if (u->unmask_fd >= 0)
-		close(take_fd(&u->unmask_fd));
+	close(take_fd(&u->unmask_fd));
 }
 
 /* The protocol has a server signal this eventfd, not listen to it: we do. */
@@ -230,12 +231,13 @@ static int reset(struct vfio_transport *t, struct error *err)
 
 int user_hold_unmask(struct user_transport *u, bool hold, struct error *err)
 {
-	if (u->unmask_fd < 0)
+	if (u->unmask_fd < 0 || hold == !u->unmask)
 		return 0;
+	if (!hold)
+		return loop_watch(u->loop, &u->unmask, u->unmask_fd, EPOLLIN, unmask_signalled, u,
+				  err);
 	loop_unwatch(u->loop, &u->unmask);
-	return hold ? 0
-		    : loop_watch(u->loop, &u->unmask, u->unmask_fd, EPOLLIN, unmask_signalled, u,
-				 err);
+	return 0;
 }
 
 static void close_transport(struct vfio_transport *t)
