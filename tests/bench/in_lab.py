@@ -10,10 +10,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 
 import assigned
@@ -74,6 +76,17 @@ class Guest:
                 os.unlink(path)
         self.process = measure.Process(command, stderr=self.errors)
         self.socket = socket.socket(socket.AF_UNIX)
+        self.over = threading.Event()
+        self.watch = threading.Thread(target=self.end_when_lost, daemon=True)
+        self.watch.start()
+
+    def end_when_lost(self):
+        """QEMU says that KVM failed, and stands still: what waits for its guest learns at once."""
+        while not self.over.wait(1):
+            with open(self.errors, encoding="utf-8", errors="replace") as f:
+                if "KVM internal error" in f.read():
+                    os.kill(self.process.pid, signal.SIGKILL)
+                    return
 
     def connect(self, serial):
         while True:
@@ -94,6 +107,8 @@ class Guest:
             return f.read(300).strip()
 
     def close(self):
+        self.over.set()
+        self.watch.join()
         self.process.end()
         self.socket.close()
 
