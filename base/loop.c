@@ -321,7 +321,6 @@ static void watch(void *opaque)
 {
 	struct watch *w = opaque;
 
-	errno = ENOMEM;
 	*w->source = loop_add(w->loop, w->fd, w->events, w->fn, w->opaque, w->err);
 	w->result = *w->source ? 0 : -errno;
 }

@@ -4,8 +4,9 @@
  *
  * loop_add, loop_modify, loop_remove and the timer functions are for the
  * loop's own thread (or before it runs). loop_watch, loop_unwatch, loop_post,
- * loop_call and loop_stop are for any thread. A source may remove itself, or any other source, from
- * within a callback; a removed source's callback does not run again.
+ * loop_call and loop_stop are for any thread. A source may remove itself, or any
+ * other source, from within a callback; a removed source's callback does not run
+ * again.
  */
 #ifndef BASE_LOOP_H
 #define BASE_LOOP_H

@@ -9,8 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "base/clock.h"
 
 #define KICK_SIGNAL SIGUSR1
 #define DELIVERY_RETRIES 1000 /* in a second */
@@ -26,7 +27,7 @@ struct vcpu {
 	bool started;
 	struct vcpu_exits exits;
 	unsigned int delivery_retries;
-	time_t delivery_second; /* in which they were */
+	uint64_t delivery_second; /* in which they were */
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -180,16 +181,15 @@ static void fail(struct vcpu *vcpu, const char *reason)
  */
 static bool retry_delivery(struct vcpu *vcpu)
 {
-	struct timespec now;
+	uint64_t second = clock_ms() / 1000;
 
 	if (vcpu->run->internal.suberror != KVM_INTERNAL_ERROR_DELIVERY_EV)
 		return false;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	if (now.tv_sec != vcpu->delivery_second)
+	if (second != vcpu->delivery_second)
 		vcpu->delivery_retries = 0;
 	if (vcpu->delivery_retries == DELIVERY_RETRIES)
 		return false;
-	vcpu->delivery_second = now.tv_sec;
+	vcpu->delivery_second = second;
 	vcpu->delivery_retries++;
 	log_debug(vcpu->options.log, "event delivery failed, entering the guest again");
 	return true;

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <linux/if_tun.h>
 #include <sys/epoll.h>
-#include <time.h>
 
 #include "base/bytes.h"
 #include "base/clock.h"

@@ -9,9 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "vfio/device_dirty.h"
 #include "vfio/uapi_vfio.h"
 
@@ -31,14 +31,6 @@ static int feature(struct vfio_transport *t, uint32_t flags, void *data, size_t 
 		return (int)len;
 	}
 	return 0;
-}
-
-static double now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)now.tv_sec * 1000 + (double)now.tv_nsec / 1000000;
 }
 
 static int compare(const void *a, const void *b)
@@ -69,13 +61,13 @@ int main(void)
 		return 1;
 	}
 	for (unsigned int i = 0; i < ROUNDS; i++) {
-		double begun = now_ms();
+		uint64_t begun = clock_ns();
 
 		if (source->ops->collect(source, &region, &bitmap, &err)) {
 			fprintf(stderr, "dirty-collect: %s\n", err.message);
 			return 1;
 		}
-		ms[i] = now_ms() - begun;
+		ms[i] = (double)(clock_ns() - begun) / 1e6;
 		dirty_bitmap_clear(&bitmap, 0, bitmap.pages);
 	}
 	qsort(ms, ROUNDS, sizeof(ms[0]), compare);

@@ -235,12 +235,20 @@ class Ferry:
                 return line.split(":", 1)[1].strip()
         raise KeyError(field)
 
+    def open_files(self):
+        """{path in /proc: what it is} of its descriptors."""
+        found, folder = {}, f"/proc/{self.process.pid}/fd"
+        for n in os.listdir(folder):
+            try:
+                found[f"{folder}/{n}"] = os.readlink(f"{folder}/{n}")
+            except FileNotFoundError:  # just closed
+                continue
+        return found
+
     def ram_kib(self):
         """What the host holds of guest RAM, mapped or not."""
-        files = f"/proc/{self.process.pid}/fd"
-        rams = [f for f in os.listdir(files)
-                if os.readlink(os.path.join(files, f)).startswith("/memfd:guest-ram")]
-        return sum(os.stat(os.path.join(files, f)).st_blocks // 2 for f in rams)
+        return sum(os.stat(path).st_blocks // 2 for path, name in self.open_files().items()
+                   if name.startswith("/memfd:guest-ram"))
 
     def api_connections(self):
         """Inodes of the sockets that clients of the API are connected to: ferry closes each
@@ -253,13 +261,8 @@ class Ferry:
 
     def fds(self):
         """What its descriptors are, connections to its API aside."""
-        found = []
         aside = self.api_connections()
-        for n in os.listdir(f"/proc/{self.process.pid}/fd"):
-            try:
-                found.append(os.readlink(f"/proc/{self.process.pid}/fd/{n}"))
-            except FileNotFoundError:  # just closed
-                continue
+        found = self.open_files().values()
         aside |= self.api_connections()
         return sorted(name for name in found if name not in aside)
 

@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "vmm/x86/checksum.h"
 #include "vmm/x86/dsdt.h"
 #include "vmm/x86/layout.h"
 
@@ -53,15 +54,6 @@ static uint64_t gpa_of(const struct tables *t, const uint8_t *table)
 	return X86_ACPI_BASE + (uint64_t)(table - t->data);
 }
 
-static uint8_t checksum(const uint8_t *bytes, size_t len)
-{
-	uint8_t sum = 0;
-
-	while (len--)
-		sum = (uint8_t)(sum + *bytes++);
-	return (uint8_t)-sum;
-}
-
 static void finish(uint8_t *table, const char *signature, uint32_t size, uint8_t revision)
 {
 	memcpy(table, signature, 4);
@@ -73,7 +65,7 @@ static void finish(uint8_t *table, const char *signature, uint32_t size, uint8_t
 	store_le32(table + 24, 1);
 	memcpy(table + 28, "FRRY", 4);
 	store_le32(table + 32, 1);
-	table[9] = checksum(table, size);
+	table[9] = x86_checksum(table, size);
 }
 
 static uint64_t write_dsdt(struct tables *t, const struct x86_acpi_options *options)
@@ -194,8 +186,8 @@ static void write_rsdp(uint8_t *rsdp, uint64_t xsdt)
 	rsdp[15] = 2;
 	store_le32(rsdp + 20, RSDP_SIZE);
 	store_le64(rsdp + 24, xsdt);
-	rsdp[8] = checksum(rsdp, 20);
-	rsdp[32] = checksum(rsdp, RSDP_SIZE);
+	rsdp[8] = x86_checksum(rsdp, 20);
+	rsdp[32] = x86_checksum(rsdp, RSDP_SIZE);
 }
 
 int x86_acpi_write(struct guest_memory *memory, const struct x86_acpi_options *options,

@@ -178,7 +178,7 @@ static void expect_tables(struct guest_memory *memory, const struct boot_blob *i
 void boot_expect(struct guest_memory *memory, const struct boot_kernel *kernel,
 		 const struct boot_blob *initramfs)
 {
-	if (kernel->end - kernel->start < KERNEL_MIN)
+	if (kernel->end < kernel->start + KERNEL_MIN)
 		return;
 	/* What is loaded first. */
 	guest_memory_expect(memory, kernel->start, kernel->loaded, EXPECT_DOWNWARDS);

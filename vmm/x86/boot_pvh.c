@@ -282,10 +282,8 @@ int boot_load_pvh(struct guest_memory *memory, const struct boot_file *kernel,
 					 err);
 	if (r)
 		return r;
-	if (elf.start < elf.end)
-		boot_expect(memory,
-			    &(struct boot_kernel){ elf.start, elf.end - elf.start, elf.end },
-			    &initramfs);
+	boot_expect(memory, &(struct boot_kernel){ elf.start, elf.end - elf.start, elf.end },
+		    &initramfs);
 	r = load_segments(memory, kernel, &elf, err);
 	if (!r)
 		r = boot_write_cmdline(memory, options->cmdline, BOOT_CMDLINE_MAX, err);

@@ -4,7 +4,7 @@
  *
  *   0000_0000  RAM; boot structures below 1 MiB
  *   0007_0000    boot: zero page / PVH start info, GDT, page tables, command line
- *   0009_fc00    MP floating pointer, and
+ *   0009_fc00    MP floating pointer
  *   000a_0000    hole (no RAM use: reserved in the memory map) up to 1 MiB, of which
  *   000d_e000      the MP table,
  *   000d_f000      the page of the VM generation id,

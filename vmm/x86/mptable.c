@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "vmm/x86/acpi.h"
+#include "vmm/x86/checksum.h"
 #include "vmm/x86/layout.h"
 
 #define POINTER_SIZE 16
@@ -69,15 +70,6 @@ static void put_ioapic(struct table *t)
 	put(t, entry, sizeof(entry));
 }
 
-static uint8_t checksum(const uint8_t *bytes, size_t len)
-{
-	uint8_t sum = 0;
-
-	while (len--)
-		sum = (uint8_t)(sum + *bytes++);
-	return (uint8_t)-sum;
-}
-
 static void write_header(struct table *t)
 {
 	memcpy(t->data, "PCMP", 4);
@@ -86,7 +78,7 @@ static void write_header(struct table *t)
 	memcpy(t->data + 8, "FERRY   FERRYVM     ", 20);
 	store_le16(t->data + 34, t->count);
 	store_le32(t->data + 36, X86_LAPIC_BASE);
-	t->data[7] = checksum(t->data, t->len);
+	t->data[7] = x86_checksum(t->data, t->len);
 }
 
 int x86_mptable_write(struct guest_memory *memory, const uint32_t *apic_ids, unsigned int cpus,
@@ -108,7 +100,7 @@ int x86_mptable_write(struct guest_memory *memory, const uint32_t *apic_ids, uns
 	store_le32(pointer + 4, X86_MP_TABLE);
 	pointer[8] = POINTER_SIZE / 16;
 	pointer[9] = SPECIFICATION;
-	pointer[10] = checksum(pointer, sizeof(pointer));
+	pointer[10] = x86_checksum(pointer, sizeof(pointer));
 	if (guest_memory_write(memory, X86_MP_POINTER, pointer, sizeof(pointer)) ||
 	    guest_memory_write(memory, X86_MP_TABLE, t.data, t.len))
 		return error_set_kind(err, ERROR_BAD_REQUEST, EFAULT,

@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "vmm/x86/acpi.h"
+#include "vmm/x86/checksum.h"
 #include "vmm/x86/layout.h"
 
 #define ENTRY_POINT_SIZE 24
@@ -139,8 +140,6 @@ static int put_oem_strings(struct area *area, const struct x86_smbios_options *o
 
 static void write_entry_point(uint8_t *to, size_t structures_size)
 {
-	uint8_t sum = 0;
-
 	memcpy(to, "_SM3_", 5);
 	to[6] = ENTRY_POINT_SIZE;
 	to[7] = 3; /* version 3.0 */
@@ -148,9 +147,7 @@ static void write_entry_point(uint8_t *to, size_t structures_size)
 	to[10] = 1; /* entry point revision */
 	store_le32(to + 12, (uint32_t)structures_size);
 	store_le64(to + 16, X86_SMBIOS_BASE + STRUCTURES_OFFSET);
-	for (unsigned int i = 0; i < ENTRY_POINT_SIZE; i++)
-		sum = (uint8_t)(sum + to[i]);
-	to[5] = (uint8_t)-sum;
+	to[5] = x86_checksum(to, ENTRY_POINT_SIZE);
 }
 
 static int put_all(struct area *area, const struct x86_smbios_options *options, struct error *err)

@@ -15,6 +15,7 @@
 
 #include "base/bytes.h"
 #include "memory/guest_memory.h"
+#include "tests/unit/vmm/guest_ram.h"
 #include "vmm/x86/boot.h"
 #include "vmm/x86/layout.h"
 
@@ -37,20 +38,6 @@ static inline const char *image_path(struct image *image)
 	ck_assert_int_eq(write(image->fd, image->bytes, image->size), (ssize_t)image->size);
 	snprintf(image->path, sizeof(image->path), "/proc/self/fd/%d", image->fd);
 	return image->path;
-}
-
-static inline struct guest_memory *image_memory(uint64_t size)
-{
-	struct guest_memory_options options = {
-		.size = size,
-		.low_end = X86_LOW_RAM_END,
-		.high_start = X86_HIGH_RAM_START,
-	};
-	struct error err = ERROR_INIT;
-	struct guest_memory *memory = guest_memory_new(&options, &err);
-
-	ck_assert_msg(memory != NULL, "%s", err.message);
-	return memory;
 }
 
 /* bzImage: 4 setup sectors, and a protected-mode part of known bytes. */
@@ -186,7 +173,7 @@ struct boot_case {
 /* Loads, and wants the error to hold `text` and, where it is the file, its path. */
 static inline void image_refused(struct image *image, const struct boot_case *c, const char *text)
 {
-	struct guest_memory *memory = image_memory(c->memory ? c->memory : 16 * MIB);
+	struct guest_memory *memory = guest_ram(c->memory ? c->memory : 16 * MIB);
 	struct x86_boot_options options = {
 		.kernel = image_path(image),
 		.initramfs = c->initramfs,

@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "tests/unit/helpers/run_suite.h"
+#include "tests/unit/vmm/guest_ram.h"
 #include "vmm/x86/acpi.h"
 #include "vmm/x86/aml.h"
 #include "vmm/x86/layout.h"
@@ -28,28 +29,12 @@ static struct guest_memory *memory;
 
 static void setup(void)
 {
-	struct guest_memory_options options = {
-		.size = 4 * MIB,
-		.low_end = X86_LOW_RAM_END,
-		.high_start = X86_HIGH_RAM_START,
-	};
-
-	memory = guest_memory_new(&options, NULL);
-	ck_assert_ptr_nonnull(memory);
+	memory = guest_ram(4 * MIB);
 }
 
 static void teardown(void)
 {
 	guest_memory_free(memory);
-}
-
-static uint8_t sum(const uint8_t *bytes, size_t len)
-{
-	uint8_t s = 0;
-
-	while (len--)
-		s = (uint8_t)(s + *bytes++);
-	return s;
 }
 
 /* Every table has to be in the ACPI area, whole, and of checksum 0. */
@@ -63,7 +48,7 @@ static const uint8_t *table_at(uint64_t gpa, const char *signature)
 	t = guest_memory_ptr(memory, gpa, 36);
 	len = load_le32(t + 4);
 	ck_assert_uint_le(gpa + len, X86_ACPI_END);
-	ck_assert_uint_eq(sum(t, len), 0);
+	ck_assert_uint_eq(byte_sum(t, len), 0);
 	ck_assert_mem_eq(t, signature, 4);
 	return t;
 }
@@ -77,8 +62,8 @@ static const uint8_t *write_tables(const struct x86_acpi_options *options)
 	root = guest_memory_ptr(memory, X86_ACPI_BASE, 36);
 	ck_assert_mem_eq(root, "RSD PTR ", 8);
 	ck_assert_uint_eq(root[15], 2);
-	ck_assert_uint_eq(sum(root, 20), 0);
-	ck_assert_uint_eq(sum(root, 36), 0);
+	ck_assert_uint_eq(byte_sum(root, 20), 0);
+	ck_assert_uint_eq(byte_sum(root, 36), 0);
 	return table_at(load_le64(root + 24), "XSDT");
 }
 

@@ -19,7 +19,7 @@ static void make_initramfs(size_t size)
 
 START_TEST(bzimage_is_loaded_at_its_preferred_address)
 {
-	struct guest_memory *m = image_memory(16 * MIB);
+	struct guest_memory *m = guest_ram(16 * MIB);
 	struct x86_boot boot;
 
 	bzimage(&image);
@@ -34,7 +34,7 @@ END_TEST
 
 START_TEST(unaligned_preferred_address_is_rounded_up)
 {
-	struct guest_memory *m = image_memory(16 * MIB);
+	struct guest_memory *m = guest_ram(16 * MIB);
 	struct x86_boot boot;
 
 	bzimage(&image);
@@ -47,7 +47,7 @@ END_TEST
 
 START_TEST(setup_sectors_of_zero_mean_four)
 {
-	struct guest_memory *m = image_memory(16 * MIB);
+	struct guest_memory *m = guest_ram(16 * MIB);
 
 	bzimage(&image);
 	bzimage_header(&image)->setup_sects = 0;
@@ -60,7 +60,7 @@ END_TEST
 
 START_TEST(zero_page_tells_what_the_kernel_gets)
 {
-	struct guest_memory *m = image_memory(16 * MIB);
+	struct guest_memory *m = guest_ram(16 * MIB);
 	const struct boot_params *p;
 	struct x86_boot boot;
 
@@ -86,7 +86,7 @@ END_TEST
 
 START_TEST(fields_behind_the_end_of_the_header_are_not_taken)
 {
-	struct guest_memory *m = image_memory(16 * MIB);
+	struct guest_memory *m = guest_ram(16 * MIB);
 	struct x86_boot boot;
 
 	bzimage(&image);
@@ -101,7 +101,7 @@ END_TEST
 
 START_TEST(initramfs_stays_below_the_highest_address_the_kernel_takes)
 {
-	struct guest_memory *m = image_memory(16 * MIB);
+	struct guest_memory *m = guest_ram(16 * MIB);
 	const struct boot_params *p;
 	struct x86_boot boot;
 
@@ -126,7 +126,7 @@ static void range_is(const struct boot_params *p, unsigned int i, uint64_t start
 
 START_TEST(memory_map_of_a_small_guest)
 {
-	struct guest_memory *m = image_memory(16 * MIB);
+	struct guest_memory *m = guest_ram(16 * MIB);
 	const struct boot_params *p;
 	struct x86_boot boot;
 
@@ -168,7 +168,7 @@ END_TEST
 
 START_TEST(page_tables_map_four_gib_to_themselves)
 {
-	struct guest_memory *m = image_memory(16 * MIB);
+	struct guest_memory *m = guest_ram(16 * MIB);
 	const uint64_t *table;
 	struct x86_boot boot;
 
@@ -296,7 +296,7 @@ END_TEST
 
 START_TEST(command_line_longer_than_the_kernel_takes_is_refused)
 {
-	struct guest_memory *m = image_memory(16 * MIB);
+	struct guest_memory *m = guest_ram(16 * MIB);
 	char text[2049];
 
 	memset(text, 'x', sizeof(text));
@@ -328,7 +328,7 @@ END_TEST
 
 START_TEST(initramfs_takes_the_last_page_there_is)
 {
-	struct guest_memory *m = image_memory(3 * MIB + 16 * KIB);
+	struct guest_memory *m = guest_ram(3 * MIB + 16 * KIB);
 	struct x86_boot boot;
 
 	bzimage(&image);
@@ -348,7 +348,7 @@ END_TEST
 
 START_TEST(what_is_no_regular_file_is_refused)
 {
-	struct guest_memory *m = image_memory(16 * MIB);
+	struct guest_memory *m = guest_ram(16 * MIB);
 	static const struct {
 		const char *path, *text;
 	} cases[] = {

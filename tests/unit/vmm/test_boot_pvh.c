@@ -29,7 +29,7 @@ static void loaded(struct guest_memory *m, const struct x86_boot *boot)
 
 START_TEST(elf64_is_loaded_at_its_physical_addresses)
 {
-	struct guest_memory *m = image_memory(16 * MIB);
+	struct guest_memory *m = guest_ram(16 * MIB);
 	struct x86_boot boot;
 
 	elf64(&image);
@@ -41,7 +41,7 @@ END_TEST
 
 START_TEST(elf32_is_loaded_as_well)
 {
-	struct guest_memory *m = image_memory(16 * MIB);
+	struct guest_memory *m = guest_ram(16 * MIB);
 	struct x86_boot boot;
 
 	elf32(&image);
@@ -53,7 +53,7 @@ END_TEST
 
 START_TEST(bss_is_zeroed)
 {
-	struct guest_memory *m = image_memory(16 * MIB);
+	struct guest_memory *m = guest_ram(16 * MIB);
 	uint8_t *bss = guest_memory_ptr(m, ELF_LOAD + ELF_FILESZ, ELF_MEMSZ - ELF_FILESZ + 1);
 
 	memset(bss, 0xcc, ELF_MEMSZ - ELF_FILESZ + 1);
@@ -68,7 +68,7 @@ END_TEST
 
 START_TEST(start_info_tells_what_the_kernel_gets)
 {
-	struct guest_memory *m = image_memory(16 * MIB);
+	struct guest_memory *m = guest_ram(16 * MIB);
 	const struct start_info *info;
 	const uint64_t *module;
 	const uint8_t *map;
@@ -106,7 +106,7 @@ END_TEST
 
 START_TEST(no_initramfs_is_no_module)
 {
-	struct guest_memory *m = image_memory(16 * MIB);
+	struct guest_memory *m = guest_ram(16 * MIB);
 	struct x86_boot boot;
 
 	elf64(&image);
@@ -119,7 +119,7 @@ END_TEST
 
 START_TEST(note_behind_other_notes_is_found)
 {
-	struct guest_memory *m = image_memory(16 * MIB);
+	struct guest_memory *m = guest_ram(16 * MIB);
 	struct x86_boot boot;
 	uint8_t *n = image.bytes + ELF_NOTE_OFFSET;
 

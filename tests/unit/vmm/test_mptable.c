@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "tests/unit/helpers/run_suite.h"
+#include "tests/unit/vmm/guest_ram.h"
 #include "vmm/x86/acpi.h"
 #include "vmm/x86/layout.h"
 
@@ -19,21 +20,9 @@ struct counts {
 static uint32_t ids[64];
 static struct guest_memory *memory;
 
-static struct guest_memory *ram(uint64_t size)
-{
-	struct guest_memory_options options = {
-		.size = size,
-		.low_end = X86_LOW_RAM_END,
-		.high_start = X86_HIGH_RAM_START,
-	};
-
-	return guest_memory_new(&options, NULL);
-}
-
 static void setup(void)
 {
-	memory = ram(4 * MIB);
-	ck_assert_ptr_nonnull(memory);
+	memory = guest_ram(4 * MIB);
 	for (uint32_t i = 0; i < 64; i++)
 		ids[i] = i;
 }
@@ -41,15 +30,6 @@ static void setup(void)
 static void teardown(void)
 {
 	guest_memory_free(memory);
-}
-
-static void assert_sum(const uint8_t *bytes, size_t len)
-{
-	uint8_t sum = 0;
-
-	while (len--)
-		sum = (uint8_t)(sum + *bytes++);
-	ck_assert_uint_eq(sum, 0);
 }
 
 /* As Linux does: 16 bytes apart in the last KiB below 640 KiB. */
@@ -63,7 +43,7 @@ static const uint8_t *find_table(void)
 		ck_assert_uint_eq(pointer[8], 1);
 		ck_assert_uint_eq(pointer[9], 4);
 		ck_assert_uint_eq(pointer[11], 0); /* a table of its own, no default */
-		assert_sum(pointer, 16);
+		ck_assert_uint_eq(byte_sum(pointer, 16), 0);
 		return guest_memory_ptr(memory, load_le32(pointer + 4), 44);
 	}
 	ck_abort_msg("no floating pointer");
@@ -94,7 +74,7 @@ static struct counts read_table(void)
 
 	ck_assert_mem_eq(table, "PCMP", 4);
 	ck_assert_uint_le(len, X86_MP_TABLE_END - X86_MP_TABLE);
-	assert_sum(table, len);
+	ck_assert_uint_eq(byte_sum(table, len), 0);
 	ck_assert_uint_eq(load_le32(table + 36), X86_LAPIC_BASE);
 	for (unsigned int i = load_le16(table + 34); i; i--) {
 		ck_assert_int_lt(at - table, len);
@@ -136,10 +116,9 @@ END_TEST
 
 START_TEST(ram_that_is_too_small_is_named)
 {
-	struct guest_memory *small = ram(64 * KIB);
+	struct guest_memory *small = guest_ram(64 * KIB);
 	struct error err = ERROR_INIT;
 
-	ck_assert_ptr_nonnull(small);
 	ck_assert_int_eq(x86_mptable_write(small, ids, 1, &err), -EFAULT);
 	ck_assert_ptr_nonnull(strstr(err.message, "64 KiB"));
 	guest_memory_free(small);

@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "tests/unit/helpers/run_suite.h"
+#include "tests/unit/vmm/guest_ram.h"
 #include "vmm/x86/acpi.h"
 #include "vmm/x86/layout.h"
 
@@ -13,14 +14,7 @@ static struct guest_memory *memory;
 
 static void setup(void)
 {
-	struct guest_memory_options options = {
-		.size = 2 * MIB,
-		.low_end = X86_LOW_RAM_END,
-		.high_start = X86_HIGH_RAM_START,
-	};
-
-	memory = guest_memory_new(&options, NULL);
-	ck_assert_ptr_nonnull(memory);
+	memory = guest_ram(2 * MIB);
 }
 
 static void teardown(void)
@@ -86,15 +80,12 @@ static void refused(const struct x86_smbios_options *options, const char *text)
 START_TEST(entry_point_is_found_and_sums_to_zero)
 {
 	const uint8_t *e;
-	uint8_t sum = 0;
 
 	written(&(struct x86_smbios_options){ 0 });
 	e = entry_point();
 	ck_assert_mem_eq(e, "_SM3_", 5);
 	ck_assert_uint_eq(e[6], 24);
-	for (unsigned int i = 0; i < 24; i++)
-		sum = (uint8_t)(sum + e[i]);
-	ck_assert_uint_eq(sum, 0);
+	ck_assert_uint_eq(byte_sum(e, 24), 0);
 	ck_assert_str_eq(string_of(structure(0), structure(0)[4]), "Ferry");
 	ck_assert_ptr_null(structure(11));
 }
